@@ -1,0 +1,83 @@
+"""Every limit as a named constant; ``docs/limits.md`` is printed from here by ``python -m anymask.limits``.
+
+The limits exist so that hostile or mistaken input ends in one clear sentence, not in a killed process. They
+are checked before memory is spent.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+MIN_IMAGE_SIDE: Final = 1
+MAX_IMAGE_SIDE: Final = 65_535
+MAX_IMAGE_PIXELS: Final = 100_000_000
+MAX_IMAGE_BYTES: Final = 512 * 1024 * 1024
+MAX_POINTS_PER_OBJECT: Final = 1_024
+MAX_OBJECTS_PER_CALL: Final = 4_096
+MAX_LOW_RES_SIDE: Final = 2_048
+MAX_NETWORK_SIDE: Final = 8_192
+MAX_CROP_LAYERS: Final = 6
+MAX_RLE_COUNTS: Final = 8_000_000
+MAX_RLE_CHARACTERS: Final = 24 * 1024 * 1024
+MAX_POLYGON_VERTICES: Final = 2_000_000
+MAX_NMS_BOXES: Final = 1_000_000
+MAX_EMBEDDING_BYTES: Final = 256 * 1024 * 1024
+MAX_EMBEDDING_ARRAYS: Final = 32
+MAX_EMBEDDING_TEXT: Final = 512
+MAX_SETTINGS_BYTES: Final = 64 * 1024
+MAX_THREADS: Final = 1_024
+
+
+class Limit(NamedTuple):
+    """One row of the table: the constant's name, its value, the unit and what it bounds."""
+
+    name: str
+    value: int
+    unit: str
+    meaning: str
+
+
+_ROWS: Final = (
+    ("MIN_IMAGE_SIDE", "pixels", "smallest width or height of an image"),
+    ("MAX_IMAGE_SIDE", "pixels", "largest width or height of an image"),
+    ("MAX_IMAGE_PIXELS", "pixels", "largest width times height of an image or mask"),
+    ("MAX_IMAGE_BYTES", "bytes", "largest image file"),
+    ("MAX_POINTS_PER_OBJECT", "points", "clicks in one prompt"),
+    ("MAX_OBJECTS_PER_CALL", "prompts", "prompts in one call"),
+    ("MAX_LOW_RES_SIDE", "cells", "largest side of low-resolution logits given back as a prompt"),
+    ("MAX_NETWORK_SIDE", "pixels", "largest side of the padded network frame"),
+    ("MAX_CROP_LAYERS", "layers", "crop layers of automatic masks (layer n has 4^n crops)"),
+    ("MAX_RLE_COUNTS", "runs", "runs in one run-length encoding"),
+    ("MAX_RLE_CHARACTERS", "characters", "length of one compressed run-length string"),
+    ("MAX_POLYGON_VERTICES", "vertices", "vertices of all polygons of one mask together"),
+    ("MAX_NMS_BOXES", "boxes", "boxes in one non-maximum suppression"),
+    ("MAX_EMBEDDING_BYTES", "bytes", "largest embedding file"),
+    ("MAX_EMBEDDING_ARRAYS", "arrays", "arrays in one embedding"),
+    ("MAX_EMBEDDING_TEXT", "characters", "length of each text in an embedding"),
+    ("MAX_SETTINGS_BYTES", "bytes", "largest settings file"),
+    ("MAX_THREADS", "threads", "largest thread count that may be asked for"),
+)
+
+
+def table() -> tuple[Limit, ...]:
+    """Every limit, in the order of this file."""
+    return tuple(Limit(name, int(globals()[name]), unit, meaning) for name, unit, meaning in _ROWS)
+
+
+def as_markdown() -> str:
+    """The text of ``docs/limits.md``."""
+    lines = [
+        "# Limits",
+        "",
+        "Printed from `src/anymask/limits.py` by `python -m anymask.limits`; a test fails when they differ.",
+        "Input beyond a limit is refused with a sentence that names the value seen and the limit.",
+        "",
+        "| constant | value | unit | what it bounds |",
+        "|---|---:|---|---|",
+    ]
+    lines += [f"| `{row.name}` | {row.value:,} | {row.unit} | {row.meaning} |" for row in table()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")
