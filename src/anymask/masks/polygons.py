@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -68,6 +67,8 @@ def mask_to_polygons(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[Po
         return []
     window = np.ascontiguousarray(mask[y0:y1, x0:x1])
     rings = _rings(*_corner_links(window))
+    import cv2  # a quarter of a second at import, so only where needed
+
     _, labels = cv2.connectedComponents(window.view(np.uint8), connectivity=4)
     exteriors: dict[int, NDArray[np.float64]] = {}
     holes: dict[int, list[NDArray[np.float64]]] = {}
@@ -200,6 +201,8 @@ def _thin(ring: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
     """The ring after Douglas-Peucker, or as it was when fewer than three vertices or no area remain."""
     if tolerance == 0:
         return ring
+    import cv2
+
     thinned = cv2.approxPolyDP(ring.astype(np.float32)[:, None], tolerance, True)[:, 0].astype(np.float64)
     return thinned if len(thinned) >= 3 and ring_area(thinned) * ring_area(ring) > 0 else ring
 

@@ -31,7 +31,7 @@ _SIZES: Final = ("image_height", "image_width", "network_height", "network_width
 _TEXTS: Final = ("image_digest", "model_digest", "preprocessing")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Embedding:
     """Features of one image, with what is needed to use them and to know where they came from.
 
@@ -65,6 +65,12 @@ class Embedding:
                     f"an embedding's {name} must be 1 to {MAX_EMBEDDING_TEXT} characters of text"
                 )
         object.__setattr__(self, "features", _features(self.features))
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{name} {array.shape}" for name, array in self.features.items())
+        height, width = self.image_size
+        origin = f"image {self.image_digest[:12]}, model {self.model_digest[:12]}"
+        return f"Embedding({width} x {height}, {origin}: {arrays})"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a safetensors file, whole or not at all; returns its path.  Raises ``OutputError``."""

@@ -1,0 +1,290 @@
+"""Coordinates and sizes: image <-> network frame <-> crop.  The only place that scales, pads or shifts.
+
+Three frames, all with the origin at the top-left corner of the top-left pixel, x to the right, y down:
+
+* **image**: pixels of the given image;
+* **network**: the image scaled so that its longer side is ``long_side``, then padded with zeros at the bottom
+  and right (published: ``ResizeLongestSide`` and ``Sam.preprocess`` of segment_anything);
+* **low-res**: the grid of the mask logits, over the whole padded network frame.
+
+The half-pixel shift: the published prompt encoder adds 0.5 to network coordinates (``_embed_points``,
+``_embed_boxes``), inside the network.  ``points_to_network`` therefore gives the published ``apply_coords``
+values *without* the shift, and the networks add ``HALF_PIXEL`` once.  Nothing else adds it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anymask.errors import InputError
+from anymask.limits import MAX_CROP_LAYERS, MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, MAX_NETWORK_SIDE
+
+__all__ = [
+    "HALF_PIXEL",
+    "MASK_PROMPT_LOGIT",
+    "Frame",
+    "crop_boxes",
+    "crop_to_image",
+    "image_to_crop",
+    "uncrop_masks",
+]
+
+HALF_PIXEL: Final = 0.5
+"""What the prompt encoder adds to network coordinates, once; see the module's text."""
+MASK_PROMPT_LOGIT: Final = 8.0
+"""Logit given to a cell fully inside a user's mask prompt; fully outside gets its negative."""
+
+CropBox = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How one image sits in the network frame.
+
+    ``image_size`` is (height, width); ``pad`` is ``"square"`` (to ``long_side`` both ways, as published) or a
+    whole number to whose multiples both sides are padded.  Raises ``InputError`` outside ``anymask.limits``.
+    """
+
+    image_size: tuple[int, int]
+    long_side: int = 1024
+    pad: Literal["square"] | int = "square"
+
+    def __post_init__(self) -> None:
+        height, width = self.image_size
+        if not (
+            1 <= height <= MAX_IMAGE_SIDE
+            and 1 <= width <= MAX_IMAGE_SIDE
+            and height * width <= MAX_IMAGE_PIXELS
+        ):
+            raise InputError(f"a frame needs an image size within the limits, got {width} x {height}")
+        if not 1 <= self.long_side <= MAX_NETWORK_SIDE:
+            raise InputError(
+                f"a frame's long side must be from 1 to {MAX_NETWORK_SIDE}, got {self.long_side}"
+            )
+        if self.pad != "square" and not (isinstance(self.pad, int) and 1 <= self.pad <= MAX_NETWORK_SIDE):
+            raise InputError(f"a frame's pad must be 'square' or a whole number, got {self.pad!r}")
+
+    @property
+    def resized_size(self) -> tuple[int, int]:
+        """(height, width) of the scaled image before padding.
+
+        As ``ResizeLongestSide.get_preprocess_shape``, except that a side never shrinks to 0: a 1 x 5000 image
+        has one row where the published rule gives none.
+        """
+        height, width = self.image_size
+        scale = self.long_side * 1.0 / max(height, width)
+        return (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """(height, width) of the padded network frame."""
+        if self.pad == "square":
+            return (self.long_side, self.long_side)
+        multiple = self.pad
+        height, width = self.resized_size
+        return (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Network pixels per image pixel, (x, y); they differ a little where ``resized_size`` was rounded."""
+        return (self.resized_size[1] / self.image_size[1], self.resized_size[0] / self.image_size[0])
+
+    def points_to_network(self, points_image: ArrayLike) -> NDArray[np.float64]:
+        """Points (..., 2) from image to network pixels; published ``apply_coords``, no half-pixel
+        shift.
+        """
+        points_network: NDArray[np.float64] = _pairs(points_image) * np.array(self.scale_xy)
+        return points_network
+
+    def points_to_image(self, points_network: ArrayLike) -> NDArray[np.float64]:
+        """Points (..., 2) from network to image pixels: the inverse of ``points_to_network``."""
+        points_image: NDArray[np.float64] = _pairs(points_network) / np.array(self.scale_xy)
+        return points_image
+
+    def boxes_to_network(self, boxes_image: ArrayLike) -> NDArray[np.float64]:
+        """Boxes (..., 4) xyxy from image to network pixels; as ``ResizeLongestSide.apply_boxes``."""
+        corners = np.asarray(boxes_image, dtype=np.float64)
+        return self.points_to_network(_split(corners)).reshape(corners.shape)
+
+    def boxes_to_image(self, boxes_network: ArrayLike) -> NDArray[np.float64]:
+        """Boxes (..., 4) xyxy from network to image pixels."""
+        corners = np.asarray(boxes_network, dtype=np.float64)
+        return self.points_to_image(_split(corners)).reshape(corners.shape)
+
+    def resize_image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Pixels (H, W, 3) uint8 at ``resized_size``: Pillow's bilinear with antialiasing.
+
+        The published code calls torchvision's ``resize`` on a Pillow image, which is this very function.
+        """
+        from PIL import Image as PillowImage
+
+        self._check_size(pixels.shape[:2])
+        height, width = self.resized_size
+        if (height, width) == self.image_size:
+            return pixels
+        resized = PillowImage.fromarray(pixels).resize((width, height), PillowImage.Resampling.BILINEAR)
+        return np.asarray(resized)
+
+    def to_network(self, pixels: NDArray[np.uint8], mean: ArrayLike, std: ArrayLike) -> NDArray[np.float32]:
+        """Image pixels (H, W, 3) uint8 as the network's input (1, 3, height, width) float32.
+
+        Scaled, normalised as (value - mean) / std with ``mean`` and ``std`` (3,) on the 0..255 scale, then
+        padded with zeros, in the published order.
+        """
+        resized = self.resize_image(pixels)
+        height, width = resized.shape[:2]
+        frame = np.zeros((1, 3, *self.network_size), dtype=np.float32)
+        mean_rgb = np.asarray(mean, dtype=np.float32).reshape(3)
+        std_rgb = np.asarray(std, dtype=np.float32).reshape(3)
+        for channel in range(3):
+            plane = frame[0, channel, :height, :width]
+            np.subtract(resized[..., channel], mean_rgb[channel], out=plane, dtype=np.float32)
+            plane /= std_rgb[channel]
+        return frame
+
+    def mask_to_low_res(self, mask: NDArray[np.bool_], low_res_size: tuple[int, int]) -> NDArray[np.float32]:
+        """A user's bool mask (H, W) as prompt logits of ``low_res_size`` (height, width) float32.
+
+        Each cell's logit is linear in how much of it the mask covers: ``-MASK_PROMPT_LOGIT`` for none (and in
+        the padding), 0 for half, ``+MASK_PROMPT_LOGIT`` for all.  Ours; the published code takes only logits
+        here.
+        """
+        import cv2
+
+        self._check_size(mask.shape)
+        height, width = self.resized_size
+        network = np.zeros(self.network_size, dtype=np.float32)
+        network[:height, :width] = cv2.resize(
+            mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
+        ).reshape(height, width)
+        cover = cv2.resize(network, (low_res_size[1], low_res_size[0]), interpolation=cv2.INTER_AREA)
+        logits: NDArray[np.float32] = (cover.reshape(low_res_size) * 2.0 - 1.0) * np.float32(
+            MASK_PROMPT_LOGIT
+        )
+        return logits.astype(np.float32)
+
+    def logits_to_image(self, low_res_logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (..., h, w) over the padded network frame -> (..., H, W) float32 over the image.
+
+        As ``Sam.postprocess_masks``: bilinear with half-pixel centres (torch's ``align_corners=False``, no
+        antialiasing) to the padded network size, crop the padding, bilinear again to the image size.
+        """
+        logits = np.asarray(low_res_logits, dtype=np.float32)
+        planes = logits.reshape(-1, *logits.shape[-2:])
+        image = np.empty((len(planes), *self.image_size), dtype=np.float32)
+        for index, plane in enumerate(planes):
+            image[index] = self._plane_to_image(plane)
+        return image.reshape(*logits.shape[:-2], *self.image_size)
+
+    def logits_to_masks(
+        self, low_res_logits: NDArray[np.float32], threshold: float = 0.0
+    ) -> NDArray[np.bool_]:
+        """``logits_to_image(...) > threshold`` as bool (..., H, W), holding one float plane at a time."""
+        logits = np.asarray(low_res_logits, dtype=np.float32)
+        planes = logits.reshape(-1, *logits.shape[-2:])
+        masks = np.empty((len(planes), *self.image_size), dtype=np.bool_)
+        for index, plane in enumerate(planes):
+            np.greater(self._plane_to_image(plane), threshold, out=masks[index])
+        return masks.reshape(*logits.shape[:-2], *self.image_size)
+
+    def _plane_to_image(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
+        height, width = self.resized_size
+        network = _bilinear(plane, self.network_size)[:height, :width]
+        return _bilinear(network, self.image_size)
+
+    def _check_size(self, shape: tuple[int, ...]) -> None:
+        if tuple(shape) != self.image_size:
+            raise InputError(
+                f"this frame is for an image of (height, width) {self.image_size}, got {tuple(shape)}"
+            )
+
+
+def crop_boxes(
+    image_size: tuple[int, int], n_layers: int, overlap_ratio: float = 512 / 1500
+) -> tuple[list[CropBox], list[int]]:
+    """Boxes (x0, y0, x1, y1) of the whole image and of ``4 ** layer`` crops for each layer, and each one's
+    layer.
+
+    As ``generate_crop_boxes`` of ``segment_anything/utils/amg.py``, except that crops left empty by a tiny
+    image are dropped.
+    """
+    if not 0 <= n_layers <= MAX_CROP_LAYERS:
+        raise InputError(f"crop layers must be from 0 to {MAX_CROP_LAYERS}, got {n_layers}")
+    if not 0 <= overlap_ratio < 1:
+        raise InputError(f"the crop overlap must be at least 0 and below 1, got {overlap_ratio}")
+    height, width = image_size
+    boxes: list[CropBox] = [(0, 0, width, height)]
+    layers = [0]
+    for layer in range(1, n_layers + 1):
+        per_side = 2**layer
+        overlap = int(overlap_ratio * min(height, width) * (2 / per_side))
+        crop_width = math.ceil((overlap * (per_side - 1) + width) / per_side)
+        crop_height = math.ceil((overlap * (per_side - 1) + height) / per_side)
+        lefts = [(crop_width - overlap) * index for index in range(per_side)]
+        tops = [(crop_height - overlap) * index for index in range(per_side)]
+        for x0, y0 in product(lefts, tops):
+            if x0 < width and y0 < height:
+                boxes.append((x0, y0, min(x0 + crop_width, width), min(y0 + crop_height, height)))
+                layers.append(layer)
+    return boxes, layers
+
+
+def crop_to_image(coordinates_crop: ArrayLike, crop_box: CropBox) -> NDArray[np.float64]:
+    """Points (..., 2) or boxes (..., 4) from pixels of the crop to pixels of the image."""
+    coordinates = np.asarray(coordinates_crop, dtype=np.float64)
+    return coordinates + _corner(coordinates, crop_box)
+
+
+def image_to_crop(coordinates_image: ArrayLike, crop_box: CropBox) -> NDArray[np.float64]:
+    """Points (..., 2) or boxes (..., 4) from pixels of the image to pixels of the crop."""
+    coordinates = np.asarray(coordinates_image, dtype=np.float64)
+    return coordinates - _corner(coordinates, crop_box)
+
+
+def uncrop_masks(
+    masks_crop: NDArray[np.bool_], crop_box: CropBox, image_size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Bool masks (..., h, w) of a crop placed in the image, (..., H, W), False elsewhere; as published."""
+    x0, y0, x1, y1 = crop_box
+    if masks_crop.shape[-2:] != (y1 - y0, x1 - x0):
+        raise InputError(f"masks of {masks_crop.shape[-2:]} do not fit the crop box {crop_box}")
+    masks = np.zeros((*masks_crop.shape[:-2], *image_size), dtype=np.bool_)
+    masks[..., y0:y1, x0:x1] = masks_crop
+    return masks
+
+
+def _bilinear(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """One plane (h, w) at ``size`` (height, width): bilinear, half-pixel centres, edges repeated, no
+    antialiasing.
+    """
+    import cv2
+
+    if plane.shape == size:
+        return plane
+    resized = cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.float32).reshape(size)
+
+
+def _pairs(points: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(points, dtype=np.float64)
+    if array.shape[-1:] != (2,):
+        raise InputError(f"points must be (x, y) pairs, got an array of shape {array.shape}")
+    return array
+
+
+def _split(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    if boxes.shape[-1:] != (4,):
+        raise InputError(f"boxes must be (x0, y0, x1, y1), got an array of shape {boxes.shape}")
+    return boxes.reshape(*boxes.shape[:-1], 2, 2)
+
+
+def _corner(coordinates: NDArray[np.float64], crop_box: CropBox) -> NDArray[np.float64]:
+    if coordinates.shape[-1:] not in ((2,), (4,)):
+        raise InputError(f"expected points (..., 2) or boxes (..., 4), got shape {coordinates.shape}")
+    return np.tile(np.array(crop_box[:2], dtype=np.float64), coordinates.shape[-1] // 2)
