@@ -1,0 +1,225 @@
+"""nano's prompt encoder and mask decoder: tokens for what, maps for where.
+
+As in the paper, prompt tokens and four mask tokens talk to the image by two-way attention and a hypernetwork
+per mask token reads the mask out of upscaled features. Added for a model this small: prompts are also drawn as
+maps on the image side (`prompt_maps`), each prompt token carries the feature under the prompt, local
+convolutions spread the prompt's evidence, and the quality head looks at what lies under each predicted mask.
+
+Shape legend: B prompts, T tokens, P positions (H/16 * W/16), C channels; H x W network pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .nano_encoder import NanoEncoderConfig, upsample2
+from .prompt_maps import (
+    MAP_CHANNELS,
+    features_under_box,
+    features_under_points,
+    grid_centres,
+    prompt_maps,
+    split_prompts,
+)
+
+NUM_MASKS = 4
+"""Token 0 answers unambiguous prompts, tokens 1 to 3 are the nested answers to an ambiguous one."""
+
+
+@dataclass(frozen=True)
+class NanoDecoderConfig:
+    """Sizes of the decoder."""
+
+    depth: int = 2
+    heads: int = 4
+    mlp: int = 256
+    map_hidden: int = 32
+    local_kernel: int = 5
+
+
+class Attention(nn.Module):
+    """Multi-head attention with a narrower inner width, as in the published decoder."""
+
+    def __init__(self, channels: int, heads: int, inner: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(channels, inner)
+        self.k = nn.Linear(channels, inner)
+        self.v = nn.Linear(channels, inner)
+        self.out = nn.Linear(inner, channels)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, Tq, C), (B, Tk, C), (B, Tk, C) -> (B, Tq, C)."""
+        attended = F.scaled_dot_product_attention(self._split(self.q(q)), self._split(self.k(k)), self._split(self.v(v)))
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+
+class LocalMixer(nn.Module):
+    """Residual depthwise convolution and perceptron on the image side: evidence spreads to neighbours."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.lin1 = nn.Linear(channels, channels)
+        self.lin2 = nn.Linear(channels, channels)
+
+    def forward(self, image: Tensor, height: int, width: int) -> Tensor:
+        """(B, P, C) -> (B, P, C)."""
+        grid = image.transpose(1, 2).reshape(image.shape[0], -1, height, width)
+        mixed = self.depthwise(grid).flatten(2).transpose(1, 2)
+        return image + self.lin2(F.gelu(self.lin1(self.norm(mixed))))
+
+
+class TwoWayBlock(nn.Module):
+    """Tokens attend to themselves, then to the image; the image attends to the tokens, then to its neighbours."""
+
+    def __init__(self, channels: int, config: NanoDecoderConfig) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
+        self.norm_image, self.norm_keys = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.self_attn = Attention(channels, config.heads, channels)
+        self.cross_attn_token_to_image = Attention(channels, config.heads, channels // 2)
+        self.cross_attn_image_to_token = Attention(channels, config.heads, channels // 2)
+        self.mlp = nn.Sequential(nn.Linear(channels, config.mlp), nn.GELU(), nn.Linear(config.mlp, channels))
+        self.local = LocalMixer(channels, config.local_kernel)
+
+    def forward(self, tokens: Tensor, image: Tensor, image_pe: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        x = self.norm1(tokens)
+        tokens = tokens + self.self_attn(x, x, x)
+        keys = self.norm_image(image)
+        tokens = tokens + self.cross_attn_token_to_image(self.norm2(tokens), keys + image_pe, keys)
+        tokens = tokens + self.mlp(self.norm3(tokens))
+        answers = self.norm_keys(tokens)
+        image = image + self.cross_attn_image_to_token(keys + image_pe, answers, answers)
+        return tokens, self.local(image, height, width)
+
+
+class PromptTokens(nn.Module):
+    """Points and box corners -> tokens: where (random Fourier features), which kind, and what lies under."""
+
+    def __init__(self, channels: int, encoder: NanoEncoderConfig) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(2, channels // 2) * 2.0)
+        self.kinds = nn.Embedding(5, channels)  # padding, background, foreground, two corners (label + 1)
+        self.under = nn.Linear(encoder.embedding_channels + encoder.skip8_channels, channels)
+        self.under_box = nn.Linear(encoder.embedding_channels, channels)
+
+    def positions(self, x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
+        """Fourier features of coordinates relative to the longer side of the frame: (..., C)."""
+        scale = 2.0 / max(height, width)
+        coords = torch.stack([x * scale - 1.0, y * scale - 1.0], dim=-1)
+        phase = 2.0 * math.pi * (coords @ self.frequencies)
+        return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
+
+    def forward(self, features: dict[str, Tensor], points: Tensor, labels: Tensor) -> Tensor:
+        height, width = features["embedding"].shape[-2] * 16, features["embedding"].shape[-1] * 16
+        foreground, background, box, has_box = split_prompts(points, labels)
+        where = self.positions(points[..., 0], points[..., 1], height, width)
+        is_real = (labels >= 0).to(where.dtype).unsqueeze(-1)
+        under = torch.cat(
+            [
+                features_under_points(features["embedding"], points, 16),
+                features_under_points(features["skip8"], points, 8),
+            ],
+            dim=-1,
+        )
+        is_click = (foreground + background).unsqueeze(-1)
+        is_corner = (labels >= 2).to(where.dtype).unsqueeze(-1) * has_box.unsqueeze(-1)
+        under_box = self.under_box(features_under_box(features["embedding"], box, 16))
+        kind = self.kinds((labels + 1).long())
+        return kind + where * is_real + self.under(under) * is_click + under_box * is_corner
+
+
+class NanoDecoder(nn.Module):
+    """Features and prompts -> four masks and their predicted quality."""
+
+    def __init__(self, encoder: NanoEncoderConfig, config: NanoDecoderConfig) -> None:
+        super().__init__()
+        dim, c8, c4 = encoder.embedding_channels, encoder.skip8_channels, encoder.skip4_channels
+        self.prompt_tokens = PromptTokens(dim, encoder)
+        self.mask_tokens = nn.Embedding(NUM_MASKS, dim)
+        self.map_to_image = nn.Sequential(
+            nn.Conv2d(MAP_CHANNELS, config.map_hidden, 1), nn.GELU(), nn.Conv2d(config.map_hidden, dim, 1)
+        )
+        self.map_to_skip8 = nn.Conv2d(MAP_CHANNELS, c8, 1)
+        self.layers = nn.ModuleList(TwoWayBlock(dim, config) for _ in range(config.depth))
+        self.final_norm_image = nn.LayerNorm(dim)
+        self.final_norm_tokens = nn.LayerNorm(dim)
+        self.final_attn = Attention(dim, config.heads, dim // 2)
+        self.norm_tokens = nn.LayerNorm(dim)
+        self.to8 = nn.Conv2d(dim, c8, 1)
+        self.mix8 = nn.Sequential(nn.Conv2d(c8, c8, 3, padding=1, groups=c8), nn.Conv2d(c8, c8, 1), nn.GELU())
+        self.to4 = nn.Conv2d(c8, c4, 1)
+        self.hypernetworks = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, c4 + 1)) for _ in range(NUM_MASKS)
+        )
+        self.quality = nn.Sequential(nn.Linear(dim + c8 + 3, dim), nn.GELU(), nn.Linear(dim, 1))
+
+    def forward(
+        self, features: dict[str, Tensor], points: Tensor, labels: Tensor, mask_input: Tensor, has_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Decode prompts.
+
+        Args:
+            features: the encoder's output for one image (shared by all prompts) or for B images.
+            points: (B, N, 2) x, y in network pixels; N >= 1.
+            labels: (B, N) float: 1, 0, 2, 3 or -1.
+            mask_input: (B, 1, H/4, W/4) logits of a previous mask.
+            has_mask: (B,) float, 1 where mask_input counts.
+
+        Returns:
+            low-resolution logits (B, 4, H/4, W/4) and predicted IoU (B, 4) in 0..1.
+        """
+        embedding = features["embedding"]
+        height, width = embedding.shape[-2], embedding.shape[-1]
+        maps8 = prompt_maps(points, labels, mask_input, has_mask, height * 2, width * 2, 8)
+        grid = embedding + self.map_to_image(F.avg_pool2d(maps8, 2))
+        image = grid.flatten(2).transpose(1, 2)  # (B, P, C)
+        prompts = self.prompt_tokens(features, points, labels)
+        masks = self.mask_tokens.weight.unsqueeze(0).expand(prompts.shape[0], -1, -1)
+        tokens = torch.cat([masks, prompts], dim=1)
+        tokens, image = self._two_way(tokens, image, height, width)
+        grid = image.transpose(1, 2).reshape(image.shape[0], -1, height, width)
+        upscaled8 = F.gelu(features["skip8"] + self.map_to_skip8(maps8) + upsample2(self.to8(grid)))
+        upscaled8 = upscaled8 + self.mix8(upscaled8)
+        upscaled4 = F.gelu(features["skip4"] + upsample2(self.to4(upscaled8)))
+        logits = self._read_masks(tokens, upscaled4)
+        return logits, self._predict_quality(tokens, upscaled8, logits)
+
+    def _two_way(self, tokens: Tensor, image: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        xs = grid_centres(width, 16, image).reshape(1, -1).expand(height, width).reshape(-1)
+        ys = grid_centres(height, 16, image).reshape(-1, 1).expand(height, width).reshape(-1)
+        image_pe = self.prompt_tokens.positions(xs, ys, height * 16, width * 16).unsqueeze(0)
+        for layer in self.layers:
+            tokens, image = layer(tokens, image, image_pe, height, width)
+        keys = self.final_norm_image(image)
+        tokens = tokens + self.final_attn(self.final_norm_tokens(tokens), keys + image_pe, keys)
+        return self.norm_tokens(tokens), image
+
+    def _read_masks(self, tokens: Tensor, upscaled4: Tensor) -> Tensor:
+        hyper = torch.stack([net(tokens[:, i]) for i, net in enumerate(self.hypernetworks)], dim=1)  # (B, 4, C4 + 1)
+        weights, bias = hyper[..., :-1], hyper[..., -1:]
+        batch, _, height, width = upscaled4.shape
+        logits = weights @ upscaled4.flatten(2) + bias
+        return logits.reshape(batch, NUM_MASKS, height, width)
+
+    def _predict_quality(self, tokens: Tensor, upscaled8: Tensor, logits: Tensor) -> Tensor:
+        """Quality from the mask's token, the features under the mask, and how large and how sure it is."""
+        probability = torch.sigmoid(F.avg_pool2d(logits.detach(), 2)).flatten(2)  # (B, 4, P8)
+        area = probability.mean(-1, keepdim=True)
+        under = probability @ upscaled8.flatten(2).transpose(1, 2) / (probability.sum(-1, keepdim=True) + 1.0)
+        doubt = (probability * (1.0 - probability)).mean(-1, keepdim=True) / (area + 1e-3)
+        sure = (probability * probability).mean(-1, keepdim=True) / (area + 1e-3)
+        clue = torch.cat([tokens[:, :NUM_MASKS], under, torch.log(area + 1e-3), doubt, sure], dim=-1)
+        return torch.sigmoid(self.quality(clue).squeeze(-1))
+
+

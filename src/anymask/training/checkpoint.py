@@ -1,0 +1,115 @@
+"""Training state on disk: everything that an exact resume needs, written whole or not at all.
+
+Tensors go into safetensors, numbers into its metadata; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from anymask.errors import WeightsError
+
+_FORMAT = "anymask-training-1"
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{index}.{name}": torch.as_tensor(v) for index, slots in state.items() for name, v in slots.items()}
+
+
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    ema: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    numbers: Mapping[str, Any],
+) -> None:
+    """Write model, average, optimiser and random state; ``numbers`` (step and the like) must be JSON."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.items()}
+    tensors |= _optimizer_tensors(optimizer)
+    tensors["generator"] = generator.get_state()
+    tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in tensors.items()}
+    temporary = path.with_name(path.name + ".part")
+    save_file(tensors, temporary, metadata={"format": _FORMAT, "numbers": json.dumps(dict(numbers))})
+    os.replace(temporary, path)
+
+
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    ema: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Restore what `save_checkpoint` wrote, in place; returns its numbers.
+
+    Raises:
+        WeightsError: the file is damaged, of another kind, or of another network.
+    """
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != _FORMAT:
+        raise WeightsError(f"{path} is no training checkpoint of anymask (format {metadata.get('format')!r}).")
+    try:
+        model.load_state_dict(_under(tensors, "model."), strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} holds another network: {error}") from None
+    for key, value in _under(tensors, "ema.").items():
+        ema[key] = value.to(device)
+    _restore_optimizer(optimizer, _under(tensors, "optimizer."))
+    generator.set_state(tensors["generator"])
+    numbers: dict[str, Any] = json.loads(metadata["numbers"])
+    return numbers
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise WeightsError(f"There is no checkpoint at {path}.") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged: {error}.") from None
+
+
+def load_average(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Load the averaged weights of a checkpoint into a model, strictly; returns the checkpoint's numbers."""
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != _FORMAT:
+        raise WeightsError(f"{path} is no training checkpoint of anymask (format {metadata.get('format')!r}).")
+    try:
+        model.load_state_dict(_under(tensors, "ema."), strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} holds another network: {error}") from None
+    numbers: dict[str, Any] = json.loads(metadata["numbers"])
+    return numbers
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    current = optimizer.state_dict()
+    current["state"] = state
+    optimizer.load_state_dict(current)

@@ -1,0 +1,307 @@
+"""The training loop: one file, one loop, the same on a CPU and on a GPU.
+
+``python -m anymask.training.recipes.nano_v0`` starts or resumes a run; see the recipe's header. Batches are a
+pure function of the step (`samples`), prompts come from a generator whose state is saved, so a run that was
+killed goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from anymask.data.sa1b import open_shards
+from anymask.model.nano import PIXEL_MEAN, PIXEL_STD, Nano, NanoConfig
+from anymask.model.nano_encoder import normalise
+
+from .checkpoint import load_average, load_checkpoint, save_checkpoint
+from .interaction import first_prompt, is_ambiguous, next_prompt
+from .losses import LossWeights, prompt_loss
+from .samples import LOW_RES_STRIDE, Batch, BatchSource, SamplingConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run, whole. Recipes are values of this type.
+
+    Attributes:
+        name: the run's folder below ``runs/``.
+        steps: optimiser steps of the whole run.
+        accumulate: batches per optimiser step.
+        rounds: rounds of prompting per batch (the first prompt included).
+        rounds_masks: masks per image that go on after the first round.
+        silent_share: share of later rounds that give no new click.
+        box_share: share of first prompts that are boxes.
+        average: decay of the exponential moving average of weights.
+        bf16: autocast on a GPU (CPUs without native bf16 are slower with it).
+        init: checkpoint whose averaged weights the run starts from.
+    """
+
+    name: str
+    steps: int
+    lr: float = 1.5e-3
+    final_lr: float = 1e-5
+    warmup: int = 300
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    accumulate: int = 1
+    rounds: int = 3
+    rounds_masks: int = 2
+    silent_share: float = 0.15
+    box_share: float = 0.4
+    average: float = 0.999
+    bf16: bool = True
+    seed: int = 0
+    workers: int = 1
+    save_every_s: float = 240.0
+    log_every: int = 20
+    init: str | None = None
+    model: NanoConfig = field(default_factory=NanoConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: LossWeights = field(default_factory=LossWeights)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine down to ``final_lr``."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay matrices and kernels; leave biases, norms and embeddings free."""
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        is_table = "tokens" in name or "kinds" in name
+        (free if parameter.ndim < 2 or is_table else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def update_average(average: dict[str, Tensor], model: torch.nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of weights and batch statistics, faster at the start."""
+    decay = min(decay, (1.0 + step) / (10.0 + step))
+    for key, value in model.state_dict().items():
+        if value.dtype.is_floating_point:
+            average[key].lerp_(value, 1.0 - decay)
+        else:
+            average[key].copy_(value)
+
+
+def batch_loss(
+    model: Nano, batch: Batch, config: TrainConfig, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Encode once, prompt for several rounds, and average the rounds' losses."""
+    pixels = normalise(batch.pixels, PIXEL_MEAN, PIXEL_STD).contiguous(memory_format=torch.channels_last)
+    features = model.encode(pixels)
+    masks = batch.coverage.shape[1]
+    target = batch.coverage.flatten(0, 1).unsqueeze(1).float() / 255.0
+    truth = (target > 0.5).float()
+    truth = torch.where(truth.sum((1, 2, 3), keepdim=True) == 0, (target > 0).float(), truth)
+    per_prompt = {k: v.repeat_interleave(masks, dim=0) for k, v in features.items()}
+    state = first_prompt(truth, LOW_RES_STRIDE, config.box_share, generator)
+    log: dict[str, Tensor] = {}
+    losses = []
+    for turn in range(config.rounds):
+        logits, quality = model.decode(per_prompt, state.points, state.labels, state.mask_input, state.has_mask)
+        logits, quality = logits.float(), quality.float()
+        loss, scalars = prompt_loss(logits, quality, target, is_ambiguous(state), config.loss)
+        losses.append(loss)
+        log |= {f"{key}/{turn}": value for key, value in scalars.items()}
+        if turn + 1 < config.rounds:
+            if turn == 0 and config.rounds_masks < masks:
+                keep = (torch.arange(truth.shape[0], device=truth.device) % masks) < config.rounds_masks
+                logits, quality, target, truth = logits[keep], quality[keep], target[keep], truth[keep]
+                per_prompt = {k: v[keep] for k, v in per_prompt.items()}
+                state = type(state)(state.points[keep], state.labels[keep], state.mask_input[keep], state.has_mask[keep])
+            best = torch.where(is_ambiguous(state) > 0, quality[:, 1:].argmax(1) + 1, 0)
+            answer = logits[torch.arange(logits.shape[0], device=logits.device), best].unsqueeze(1)
+            silent = bool(torch.rand((), generator=generator, device=generator.device) < config.silent_share)
+            state = next_prompt(state, answer, truth, LOW_RES_STRIDE, not silent, generator)
+    return torch.stack(losses).mean(), log
+
+
+class _From(Sampler[int]):
+    """Step numbers from a start."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self._range = range(start, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._range)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+
+def keep_freed_memory() -> None:
+    """Ask the C library to keep freed blocks: large tensors otherwise fault their pages in again at every step."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 256 << 20)):  # mmap and trim thresholds, top pad
+            libc.mallopt(option, value)
+    except OSError:
+        return
+
+
+def train(config: TrainConfig, data: str | Path, out: str | Path, device: str = "cpu", seconds: float | None = None) -> Path:
+    """Train, or go on training, and return the path of the last checkpoint.
+
+    Args:
+        config: the recipe.
+        data: folder of tar shards.
+        out: folder for runs; the run writes to ``out/NAME``.
+        device: "cpu" or "cuda".
+        seconds: stop (resumably) after this long.
+    """
+    keep_freed_memory()
+    folder = Path(out) / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
+    target = torch.device(device)
+    torch.manual_seed(config.seed)
+    model = Nano(config.model)
+    if config.init is not None:
+        load_average(Path(config.init), model)
+    model = model.to(target).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    generator = torch.Generator(target).manual_seed(config.seed)
+    path = folder / "last.safetensors"
+    numbers: dict[str, Any] = {"step": 0, "seconds": 0.0}
+    if path.exists():
+        numbers = load_checkpoint(path, model, average, optimizer, generator, target)
+    _Run(config, model, average, optimizer, generator, path, numbers, target).go(data, seconds)
+    return path
+
+
+@dataclass
+class _Run:
+    config: TrainConfig
+    model: Nano
+    average: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    path: Path
+    numbers: dict[str, Any]
+    device: torch.device
+
+    def go(self, data: str | Path, seconds: float | None) -> None:
+        config = self.config
+        first = int(self.numbers["step"])
+        started = saved = time.monotonic()
+        before = float(self.numbers["seconds"])
+        log = _Log(self.path.parent, config)
+        self.model.train()
+        for step, batches in enumerate(self._batches(data, first), start=first):
+            scalars = self._step(step, batches)
+            now = time.monotonic()
+            self.numbers = {"step": step + 1, "seconds": before + now - started}
+            log.add(step, scalars, (now - started) / (step + 1 - first))
+            out_of_time = seconds is not None and now - started > seconds
+            if now - saved > config.save_every_s or step + 1 == config.steps or out_of_time:
+                save_checkpoint(self.path, self.model, self.average, self.optimizer, self.generator, self.numbers)
+                saved = now
+            if out_of_time:
+                break
+        log.close()
+
+    def _batches(self, data: str | Path, first: int) -> Iterator[list[Batch]]:
+        config = self.config
+        shards = open_shards(data)
+        source = BatchSource(shards, [s.source for s in shards], config.sampling, config.seed)
+        loader = DataLoader(
+            source,
+            batch_size=None,
+            sampler=_From(first * config.accumulate, config.steps * config.accumulate),
+            num_workers=config.workers,
+            prefetch_factor=6 if config.workers else None,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_one_thread if config.workers else None,
+        )
+        waiting: list[Batch] = []
+        for batch in loader:
+            waiting.append(batch)
+            if len(waiting) == config.accumulate:
+                yield waiting
+                waiting = []
+
+    def _step(self, step: int, batches: list[Batch]) -> dict[str, Tensor]:
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        use_bf16 = config.bf16 and self.device.type == "cuda"
+        scalars: dict[str, Tensor] = {}
+        for batch in batches:
+            with torch.autocast("cuda", torch.bfloat16) if use_bf16 else nullcontext():
+                loss, scalars = batch_loss(self.model, batch.to(self.device), config, self.generator)
+            (loss / len(batches)).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        update_average(self.average, self.model, config.average, step)
+        return scalars | {"gradient_norm": norm.detach()}
+
+
+def _one_thread(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+class _Log:
+    """Console line with ETA, a JSON line per report, and TensorBoard where it is installed."""
+
+    def __init__(self, folder: Path, config: TrainConfig) -> None:
+        self._config = config
+        self._console = Console(stderr=True, highlight=False)
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._file = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board: Any = SummaryWriter(str(folder / "tensorboard"))
+        except ImportError:
+            self._board = None
+
+    def add(self, step: int, scalars: dict[str, Tensor], seconds_per_step: float) -> None:
+        for key, value in scalars.items():
+            self._sums[key] = self._sums.get(key, torch.zeros_like(value)) + value
+        self._count += 1
+        if self._count < self._config.log_every:
+            return
+        means = {k: float(v) / self._count for k, v in self._sums.items()}
+        self._sums, self._count = {}, 0
+        left = (self._config.steps - step - 1) * seconds_per_step
+        last = self._config.rounds - 1
+        self._console.print(
+            f"step {step + 1}/{self._config.steps}  loss {means['loss/0']:.3f}"
+            f"  first: top {means['iou_top/0']:.3f} best {means['iou_best/0']:.3f} single {means['iou_single/0']:.3f}"
+            f"  last: single {means[f'iou_single/{last}']:.3f}  {seconds_per_step:.2f} s/step  ETA {left / 60:.0f} min"
+        )
+        self._file.write(json.dumps({"step": step + 1, "s_per_step": round(seconds_per_step, 3), **means}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for key, value in means.items():
+                self._board.add_scalar(key, value, step + 1)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()

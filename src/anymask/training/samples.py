@@ -1,0 +1,262 @@
+"""From shards to training batches: a pure function of (seed, step).
+
+Each batch is drawn, decoded and augmented on its own, from a random generator keyed by the run's seed and the
+step's number. Workers share nothing, any step can be made again, and a resumed run sees exactly the batches the
+undisturbed one would have seen.
+
+Masks are kept at the decoder's resolution (a quarter of the image's) as *coverage*: the share of each cell the
+object covers, so that the loss still knows where in a cell the boundary lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from anymask.data.dataset import Dataset, Sample
+from anymask.masks.rle import decode
+
+LOW_RES_STRIDE = 4
+PADDING_COLOUR = np.array([124, 116, 104], np.uint8)
+_TRIES = 8
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What a batch is made of.
+
+    Attributes:
+        images: images per batch.
+        masks: masks (each prompted on its own) per image.
+        phases: (first batch number, sizes) in rising order; a batch draws one of its phase's (height, width)
+            in pixels, multiples of 32. Small pictures first, larger ones later.
+        scale: range of the longer side, in multiples of the batch's longer side, that an image is resized to.
+        min_cells: masks that cover fewer cells (of 4 x 4 pixels) are not trained on.
+        groups: sources that count as one when drawing.
+        weight_power: a source is drawn in proportion to its number of images to this power.
+    """
+
+    images: int = 8
+    masks: int = 5
+    phases: tuple[tuple[int, tuple[tuple[int, int], ...]], ...] = ((0, ((256, 256), (224, 288), (288, 224))),)
+    scale: tuple[float, float] = (0.8, 2.0)
+    min_cells: float = 3.0
+    groups: tuple[tuple[str, ...], ...] = (("cocomini", "tinycoco", "cocotiny", "cocosubset", "coco128"),)
+    weight_power: float = 0.5
+    weights: Mapping[str, float] = field(default_factory=dict)
+    grey: float = 0.15
+    invert: float = 0.04
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input.
+
+    Attributes:
+        pixels: (B, 3, H, W) uint8 RGB.
+        coverage: (B, M, H/4, W/4) uint8, 255 where the object covers the whole cell.
+    """
+
+    pixels: Tensor
+    coverage: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Move to a device."""
+        return Batch(self.pixels.to(device, non_blocking=True), self.coverage.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Lay the tensors in page-locked memory (called by the data loader)."""
+        return Batch(self.pixels.pin_memory(), self.coverage.pin_memory())
+
+
+def source_probabilities(shards: Sequence[tuple[str, int]], config: SamplingConfig) -> npt.NDArray[np.float64]:
+    """Probability of each shard, from (source, images) pairs; grouped sources share one group's weight."""
+    group_of = {name: i for i, group in enumerate(config.groups) for name in group}
+    totals: dict[Any, int] = {}
+    for name, count in shards:
+        totals[group_of.get(name, name)] = totals.get(group_of.get(name, name), 0) + count
+    weights = []
+    for name, count in shards:
+        total = totals[group_of.get(name, name)]
+        weights.append(total**config.weight_power * count / total * config.weights.get(name, 1.0))
+    array = np.asarray(weights, dtype=np.float64)
+    return array / array.sum()
+
+
+class BatchSource(TorchDataset[Batch]):
+    """Batches by step number."""
+
+    def __init__(self, shards: Sequence[Dataset], names: Sequence[str], config: SamplingConfig, seed: int) -> None:
+        self.shards = list(shards)
+        self.config = config
+        self.seed = seed
+        self._probabilities = source_probabilities([(n, len(s)) for n, s in zip(names, shards, strict=True)], config)
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        sizes = [sizes for first, sizes in self.config.phases if first <= step][-1]
+        height, width = sizes[int(rng.integers(len(sizes)))]
+        pixels, coverage = [], []
+        while len(pixels) < self.config.images:
+            shard = self.shards[int(rng.choice(len(self.shards), p=self._probabilities))]
+            sample = shard[int(rng.integers(len(shard)))]
+            view = augmented_view(sample, height, width, self.config, rng)
+            if view is not None:
+                pixels.append(view[0])
+                coverage.append(view[1])
+        return Batch(
+            torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(coverage))
+        )
+
+
+def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
+    """Encoded image of a trusted training shard -> (H, W, 3) uint8 RGB."""
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def augmented_view(
+    sample: Sample, height: int, width: int, config: SamplingConfig, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None:
+    """One random view of a sample and some of its masks.
+
+    Returns:
+        pixels (height, width, 3) uint8 and coverage (M, height/4, width/4) uint8, or None when no mask is in view.
+    """
+    if not sample.annotations:
+        return None
+    image = decode_image(sample.image)
+    for _ in range(_TRIES):
+        matrix = random_affine(sample, image.shape[:2], height, width, config, rng)
+        coverage = _visible_masks(sample, matrix, height, width, config, rng)
+        if coverage is not None:
+            view = photometric(_warp(image, matrix, height, width), config, rng)
+            return _fill_outside(view, image.shape[:2], matrix), coverage
+    return None
+
+
+def random_affine(
+    sample: Sample,
+    image_size: tuple[int, int],
+    height: int,
+    width: int,
+    config: SamplingConfig,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.float64]:
+    """2 x 3 matrix from image to view pixels (pixel-corner coordinates): scale, aspect, flip, and a window.
+
+    The window is placed so that the centre of a randomly drawn mask is in view.
+    """
+    image_h, image_w = image_size
+    scale = max(height, width) / max(image_h, image_w) * float(np.exp(rng.uniform(*np.log(config.scale))))
+    aspect = float(np.exp(rng.uniform(-0.15, 0.15)))
+    scale_x, scale_y = scale * aspect, scale / aspect
+    x, y, w, h = sample.annotations[int(rng.integers(len(sample.annotations)))]["bbox"]
+    shift = []
+    for extent, view, centre in (
+        (image_w * scale_x, width, (x + w * rng.uniform(0.2, 0.8)) * scale_x),
+        (image_h * scale_y, height, (y + h * rng.uniform(0.2, 0.8)) * scale_y),
+    ):
+        room = extent - view
+        if room <= 0:  # the whole side fits: leave it anywhere in the view, most often at the origin
+            shift.append(0.0 if rng.random() < 0.7 else rng.uniform(room, 0.0))
+        else:
+            shift.append(float(np.clip(centre - rng.uniform(0.15, 0.85) * view, 0.0, room)))
+    matrix = np.array([[scale_x, 0.0, -shift[0]], [0.0, scale_y, -shift[1]]])
+    if rng.random() < 0.5:
+        matrix[0] = -matrix[0]
+        matrix[0, 2] += width
+    return matrix
+
+
+def _warp(
+    image: npt.NDArray[Any], matrix: npt.NDArray[np.float64], height: int, width: int
+) -> npt.NDArray[Any]:
+    """Resample under a corner-coordinate matrix, averaging when shrinking; zero outside the image."""
+    shrink = float(np.sqrt(abs(matrix[0, 0] * matrix[1, 1])))
+    if shrink < 0.75:  # area-average first, so that the warp does not alias
+        small_h = max(1, round(image.shape[0] * shrink))
+        small_w = max(1, round(image.shape[1] * shrink))
+        scale_back = np.diag([image.shape[1] / small_w, image.shape[0] / small_h, 1.0])
+        image = cv2.resize(image, (small_w, small_h), interpolation=cv2.INTER_AREA)
+        matrix = matrix @ scale_back
+    centred = matrix.copy()
+    centred[:, 2] += matrix[:, :2].sum(1) * 0.5 - 0.5  # OpenCV's pixel centres are at integers
+    return cv2.warpAffine(image, centred, (width, height), flags=cv2.INTER_LINEAR)
+
+
+def _fill_outside(
+    view: npt.NDArray[np.uint8], image_size: tuple[int, int], matrix: npt.NDArray[np.float64]
+) -> npt.NDArray[np.uint8]:
+    """Paint what lies outside the image in the mean colour, which is zero after normalisation, as at inference."""
+    corners = np.array([[0.0, 0.0, 1.0], [image_size[1], image_size[0], 1.0]]) @ matrix.T
+    (x0, y0), (x1, y1) = np.round(corners.min(0)).astype(int), np.round(corners.max(0)).astype(int)
+    filled = np.empty_like(view)
+    filled[:] = PADDING_COLOUR
+    inside = (slice(max(y0, 0), max(y1, 0)), slice(max(x0, 0), max(x1, 0)))
+    filled[inside] = view[inside]
+    return filled
+
+
+def _visible_masks(
+    sample: Sample,
+    matrix: npt.NDArray[np.float64],
+    height: int,
+    width: int,
+    config: SamplingConfig,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.uint8] | None:
+    """Coverage of up to ``config.masks`` randomly chosen masks that are in view; repeated when there are fewer."""
+    low_h, low_w = height // LOW_RES_STRIDE, width // LOW_RES_STRIDE
+    low_matrix = matrix / LOW_RES_STRIDE
+    found: list[npt.NDArray[np.uint8]] = []
+    for index in rng.permutation(len(sample.annotations)):
+        annotation = sample.annotations[int(index)]
+        if not _box_in_view(annotation["bbox"], matrix, height, width):
+            continue
+        mask = decode(annotation["segmentation"])
+        coverage = _warp(mask.view(np.uint8) * np.uint8(255), low_matrix, low_h, low_w)
+        cells = float(coverage.sum(dtype=np.int64)) / 255.0
+        if config.min_cells <= cells <= 0.95 * low_h * low_w:
+            found.append(coverage)
+        if len(found) == config.masks:
+            break
+    if not found:
+        return None
+    return np.stack([found[i % len(found)] for i in range(config.masks)])
+
+
+def _box_in_view(bbox: Sequence[float], matrix: npt.NDArray[np.float64], height: int, width: int) -> bool:
+    """True when at least a third of the box lies in the view."""
+    x, y, w, h = bbox
+    corners = np.array([[x, y, 1.0], [x + w, y + h, 1.0]]) @ matrix.T
+    low, high = corners.min(0), corners.max(0)
+    inside = np.clip(np.minimum(high, [width, height]) - np.maximum(low, 0.0), 0.0, None)
+    return bool(inside.prod() >= (high - low).prod() / 3.0)
+
+
+def photometric(
+    image: npt.NDArray[np.uint8], config: SamplingConfig, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Brightness, contrast, gamma and saturation jitter; sometimes grey, rarely inverted, sometimes blurred."""
+    x = image.astype(np.float32) * np.float32(1.0 / 255.0)
+    if rng.random() < config.grey:
+        x = np.repeat(x.mean(2, keepdims=True), 3, axis=2)
+    else:
+        x = x.mean(2, keepdims=True) + (x - x.mean(2, keepdims=True)) * np.float32(rng.uniform(0.5, 1.5))
+        x *= rng.uniform(0.9, 1.1, 3).astype(np.float32)
+    x = (x - 0.5) * np.float32(rng.uniform(0.7, 1.3)) + np.float32(0.5 + rng.uniform(-0.15, 0.15))
+    x = np.clip(x, 0.0, 1.0) ** np.float32(np.exp(rng.uniform(-0.3, 0.3)))
+    if rng.random() < config.invert:
+        x = 1.0 - x
+    if rng.random() < 0.1:
+        x = cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.4, 1.2)))
+    return (x * 255.0 + 0.5).astype(np.uint8)
