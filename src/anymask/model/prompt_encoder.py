@@ -85,6 +85,10 @@ class PromptTensors:
         if given is None:
             raise ModelError("a prompt needs points, a box or a mask")
         b, device = given.shape[0], given.device
+        if any(t is not None and t.shape[0] != b for t in (points, labels, boxes, masks)):
+            raise ModelError("points, labels, boxes and masks must be for the same number of prompts")
+        if boxes is not None and tuple(boxes.shape) != (b, 4):
+            raise ModelError(f"boxes must be B x 4 and are {tuple(boxes.shape)}")
         parts = [torch.zeros(b, 0, 2, device=device)]
         label_parts = [torch.zeros(b, 0, dtype=torch.long, device=device)]
         if points is not None and labels is not None:
@@ -96,8 +100,6 @@ class PromptTensors:
         if boxes is not None:
             parts.append(boxes.to(torch.float32).reshape(b, 2, 2))
             label_parts.append(torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]], device=device).expand(b, 2))
-        if any(part.shape[0] != b for part in (*parts, *label_parts)):
-            raise ModelError("points, labels, boxes and masks must be for the same number of prompts")
         return cls(torch.cat(parts, 1), torch.cat(label_parts, 1), masks=masks)
 
     @classmethod
@@ -154,7 +156,8 @@ class PositionEmbeddingRandom(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         """... x 2 places, (x, y) as shares of the frame in 0..1 -> ... x C features, sines then cosines."""
-        angles = (2 * places - 1) @ self.positional_encoding_gaussian_matrix * (2 * math.pi)
+        waves = self.positional_encoding_gaussian_matrix
+        angles = (2 * places.to(waves.dtype) - 1) @ waves * (2 * math.pi)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def grid(self, h: int, w: int) -> Tensor:

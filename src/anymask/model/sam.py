@@ -141,7 +141,7 @@ def load_sam(path: str | os.PathLike[str], sha256: str | None = None) -> tuple[S
     tensors, metadata = read_weights(path, sha256)
     try:
         config = SamConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, ModelError) as error:
         raise ModelFormatError(f"{str(path)!r} does not say the sizes of a SAM: {error}") from error
     sam = build_sam(config)
     load_strict(sam, tensors, origin=str(path))

@@ -1,8 +1,9 @@
 """Weights in safetensors files: written whole or not at all, read strictly.
 
-A file of ours carries, in the safetensors metadata, its format and a SHA-256 over all names, types, shapes,
-values and metadata, so that a flipped byte is refused even when no digest of the file was pinned. Foreign
-checkpoints come in through `convert.py` only.
+A file of ours carries one line of JSON in the safetensors metadata: the facts its writer gave, the format, and
+a SHA-256 over all names, types, shapes, values and facts, so that a flipped byte is refused even when no digest
+of the file was pinned. (One line, because safetensors writes several in an order that changes from run to
+run.) Foreign checkpoints come in through `convert.py` only.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 from anymask.atomic import write_atomically
 from anymask.errors import WeightsError
 
-FORMAT_KEY, FORMAT = "anymask.format", "anymask-weights-1"
-DIGEST_KEY = "anymask.sha256"
+METADATA_KEY = "anymask"
+FORMAT = "anymask-weights-1"
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -36,8 +37,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 def content_sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """The SHA-256 of what weights say, whatever the order and the layout of the file."""
-    facts = {key: value for key, value in metadata.items() if key != DIGEST_KEY}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT, dict(metadata)], sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
@@ -57,9 +57,9 @@ def save_weights(
     state_dict = weights.state_dict() if isinstance(weights, nn.Module) else weights
     # Clones, since safetensors refuses tensors that share memory.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
-    facts = {**(metadata or {}), FORMAT_KEY: FORMAT}
-    facts[DIGEST_KEY] = content_sha256(tensors, facts)
-    data = safetensors_torch.save(tensors, facts)
+    facts = dict(metadata or {})
+    record = {"format": FORMAT, "sha256": content_sha256(tensors, facts), "facts": facts}
+    data = safetensors_torch.save(tensors, {METADATA_KEY: json.dumps(record, sort_keys=True)})
     write_atomically(path, data)
     return hashlib.sha256(data).hexdigest()
 
@@ -86,13 +86,18 @@ def read_weights(
             f"the weights {str(path)!r} have SHA-256 {seen} and should have {sha256}: fetch them again"
         )
     tensors, metadata = read_safetensors(path)
-    if metadata.get(FORMAT_KEY) != FORMAT or DIGEST_KEY not in metadata:
+    try:
+        record = json.loads(metadata[METADATA_KEY])
+        known, digest, facts = record["format"] == FORMAT, record["sha256"], dict(record["facts"])
+    except (KeyError, ValueError, TypeError):
+        known, digest, facts = False, "", {}
+    if not known:
         raise WeightsError(
             f"the weights {str(path)!r} were not written by anymask or are damaged: convert them first"
         )
-    if content_sha256(tensors, metadata) != metadata[DIGEST_KEY]:
+    if content_sha256(tensors, facts) != digest:
         raise WeightsError(f"the weights {str(path)!r} are damaged (their digest differs): fetch them again")
-    return tensors, metadata
+    return tensors, facts
 
 
 def load_weights(
