@@ -1,0 +1,89 @@
+"""A backend is two methods: encode an image, decode prompts.
+
+Everything else (resizing, padding, thresholds, upsampling, filters) is shared and lives above, so that all
+backends answer alike and a new one is a page of code. `tests/runtime/test_conformance.py` holds for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+Features = Mapping[str, FloatArray]
+"""Named outputs of an encoder, each with a leading axis of 1; always one called ``embedding``."""
+
+NUM_MASKS = 4
+"""Masks per prompt: 0 for unambiguous prompts, 1 to 3 the nested answers to an ambiguous one."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the layers above must know about a model.
+
+    Attributes:
+        name: as the registry knows it.
+        digest: SHA-256 text over the model's files; embeddings carry it.
+        long_side: the image's longer side in the network frame, in pixels.
+        pad: "square", or the multiple that both sides of the frame are padded to.
+        pixel_mean, pixel_std: RGB, on the 0..255 scale.
+        low_res_stride: network pixels per cell of the low-resolution logits.
+        mask_threshold: logit above which a pixel belongs to the mask.
+    """
+
+    name: str
+    digest: str
+    long_side: int
+    pad: Literal["square"] | int
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    low_res_stride: int = 4
+    mask_threshold: float = 0.0
+
+    @property
+    def preprocessing(self) -> str:
+        """Name and version of the way from image to network frame; embeddings carry it."""
+        mean = ",".join(f"{value:g}" for value in self.pixel_mean)
+        std = ",".join(f"{value:g}" for value in self.pixel_std)
+        return f"longest-side-{self.long_side}/pad-{self.pad}/mean-{mean}/std-{std}/v1"
+
+
+@dataclass(frozen=True)
+class PromptArrays:
+    """B prompts of one image in the published decoder's convention.
+
+    Attributes:
+        points: (B, N, 2) float32, x and y in pixels of the padded network frame, N >= 1.
+        labels: (B, N) float32: 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
+        mask_input: (B, 1, h, w) float32 logits of a previous answer.
+        has_mask: (B,) float32, 1 where ``mask_input`` counts.
+    """
+
+    points: FloatArray
+    labels: FloatArray
+    mask_input: FloatArray
+    has_mask: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+class Backend(Protocol):
+    """One loaded model on one engine. Safe to call from several threads."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's description."""
+        ...
+
+    def encode(self, pixels: FloatArray) -> Features:
+        """Normalised, padded pixels (1, 3, H, W) -> features, float32."""
+        ...
+
+    def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
+        """Features of one image and B prompts -> logits (B, 4, h, w) and predicted IoU (B, 4), float32."""
+        ...
