@@ -195,7 +195,7 @@ def _stretch(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     if sample.size == 0:
         return np.zeros(deep.shape, dtype=np.uint8)
     step = max(1, sample.size // _STRETCH_SAMPLES)
-    low, high = np.percentile(sample[::step], (0.1, 99.9))
+    low, high = np.percentile(sample[::step], (0.1, 99.9), method="nearest")
     if not low < high:  # nearly everything is one value: keep what little differs
         low, high = sample.min(), sample.max()
     if not low < high:

@@ -1,0 +1,38 @@
+"""Laws of the frame, over sizes and points hypothesis finds."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anymask.frame import Frame
+
+sides = st.integers(1, 10_000)
+pads = st.one_of(st.just("square"), st.sampled_from([1, 16, 32, 64]))
+shares = st.tuples(st.floats(0, 1), st.floats(0, 1))
+
+
+@settings(max_examples=300, deadline=None)
+@given(sides, sides, st.integers(16, 2048), pads, st.lists(shares, min_size=1, max_size=8))
+def test_round_trip_and_bounds(height, width, long_side, pad, places):
+    frame = Frame((height, width), long_side, pad)
+    rows, columns = frame.resized_size
+    assert max(rows, columns) == long_side
+    assert frame.network_size[0] >= rows >= 1
+    assert frame.network_size[1] >= columns >= 1
+    # the aspect ratio is kept to half a network pixel, except where a side would vanish
+    exact = np.array([height, width]) * (long_side / max(height, width))
+    assert (np.abs(np.array([rows, columns]) - np.maximum(exact, 0.5)) <= 0.5 + 1e-9).all()
+    points = np.array(places) * (width, height)
+    network = frame.points_to_network(points)
+    assert (network <= np.array([columns, rows]) + 1e-9).all()
+    assert np.abs(frame.points_to_image(network) - points).max() <= 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), pads)
+def test_constant_logits_stay_constant(height, width, pad):
+    frame = Frame((height, width), 64, pad)
+    low_res = np.full(
+        (2, max(1, frame.network_size[0] // 4), max(1, frame.network_size[1] // 4)), -3.5, np.float32
+    )
+    assert np.allclose(frame.logits_to_image(low_res), -3.5, atol=1e-6)
