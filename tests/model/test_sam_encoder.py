@@ -73,9 +73,11 @@ def test_relative_positions_are_rows_by_query_minus_key():
             assert torch.equal(seen[q, k], table[q - k + 4])
 
 
+@pytest.mark.parametrize("at_once", [1024, 6, 1])
 @torch.no_grad()
-def test_attention_is_its_definition():
-    """Loops over queries and keys in double precision."""
+def test_attention_is_its_definition(monkeypatch, at_once):
+    """Loops over queries and keys in double precision; in one band of rows and in several."""
+    monkeypatch.setattr("anymask.model.image_encoder.QUERIES_AT_ONCE", at_once)
     attention = Attention(dim=6, num_heads=2, size=3).double()
     for parameter in attention.parameters():
         parameter.copy_(torch.randn(parameter.shape, dtype=torch.float64))

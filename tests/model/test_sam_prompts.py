@@ -160,6 +160,26 @@ def test_ragged_batches_equal_one_by_one():
     assert (again[:5] - logits).abs().max() <= 1e-12
 
 
+@torch.no_grad()
+def test_a_batch_padded_by_others_equals_one_by_one():
+    """Points, points to the last column, a box with a point, a mask alone: as `of` would make each."""
+    sam = build_sam(TINY_TEST).double().eval()
+    embedding = torch.randn(1, 32, 8, 8, dtype=torch.float64)
+    coords, masks = torch.rand(4, 3, 2) * 128, torch.randn(4, 1, 32, 32, dtype=torch.float64)
+    labels = torch.tensor([[1.0, -1, -1], [1, 0, 1], [0, 2, 3], [-1, -1, -1]])
+    padded = PromptTensors.from_padded(coords, labels, masks, torch.tensor([0.0, 0, 0, 1]))
+    logits, _ = sam.decode(embedding, padded)
+    alone = [
+        PromptTensors.of(coords[:1, :1], labels[:1, :1]),
+        PromptTensors.of(coords[1:2], labels[1:2]),
+        PromptTensors.of(coords[2:3, :1], labels[2:3, :1], coords[2, 1:].reshape(1, 4)),
+        PromptTensors.of(masks=masks[3:]),
+    ]
+    for index, prompt in enumerate(alone):
+        assert (logits[index] - sam.decode(embedding, prompt)[0][0]).abs().max() <= 1e-12
+    assert PromptTensors.from_padded(coords, labels, masks, torch.zeros(4)).masks is None
+
+
 def test_joining_what_is_not_ragged_adds_nothing():
     one = PromptTensors.of(torch.ones(1, 1, 2), torch.tensor([[1]]), masks=torch.ones(1, 1, 8, 8))
     joined = PromptTensors.join([one, one])

@@ -103,6 +103,30 @@ class PromptTensors:
         return cls(torch.cat(parts, 1), torch.cat(label_parts, 1), masks=masks)
 
     @classmethod
+    def from_padded(
+        cls, coords: Tensor, labels: Tensor, masks: Tensor | None = None, has_mask: Tensor | None = None
+    ) -> PromptTensors:
+        """A batch padded with -1 points of any number -> prompts that answer as each would alone.
+
+        The first -1 of a prompt stays when it has points and no box (it is added where it lacks); all others
+        are taken out of the attention. Masks that no prompt has are dropped.
+        """
+        labels = labels.long()
+        real = labels != NOT_A_POINT
+        wants_pad = real.any(1) & ~(labels >= TOP_LEFT).any(1)
+        if bool((wants_pad & real.all(1)).any()):
+            coords = F.pad(coords, (0, 0, 0, 1))
+            labels = F.pad(labels, (0, 1), value=NOT_A_POINT)
+            real = labels != NOT_A_POINT
+        first_pad = ~real & ((~real).cumsum(1) == 1)
+        present = real | (first_pad & wants_pad[:, None])
+        if has_mask is not None:
+            has_mask = has_mask.bool()
+            if not bool(has_mask.any()):
+                masks = has_mask = None
+        return cls(coords, labels, None if bool(present.all()) else present, masks, has_mask)
+
+    @classmethod
     def join(cls, prompts: Sequence[PromptTensors]) -> PromptTensors:
         """One ragged batch of all: shorter prompts are padded with points labelled -1 and not present."""
         if not prompts:

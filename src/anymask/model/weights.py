@@ -1,9 +1,10 @@
 """Weights in safetensors files: written whole or not at all, read strictly.
 
-A file of ours carries one line of JSON in the safetensors metadata: the facts its writer gave, the format, and
-a SHA-256 over all names, types, shapes, values and facts, so that a flipped byte is refused even when no digest
-of the file was pinned. (One line, because safetensors writes several in an order that changes from run to
-run.) Foreign checkpoints come in through `convert.py` only.
+A file of ours carries one line of JSON in the safetensors metadata: the facts its writer gave, the format,
+and a SHA-256 over all names, types, shapes, values and facts, so that a flipped byte is refused even when no
+digest of the file was pinned. (One line, because safetensors writes several in an order that changes from run
+to run.)
+Foreign checkpoints come in through `convert.py` only.
 """
 
 from __future__ import annotations
