@@ -80,7 +80,9 @@ def _scan(path: Path) -> list[tuple[str, _Member, _Member]]:
         raise DatasetError(f"{path} cannot be read as a tar archive: {error}.") from None
     orphans = sorted(set(images) - set(records))
     if orphans:
-        raise DatasetError(f"{path} holds {len(orphans)} images without a record, the first is {orphans[0]!r}.")
+        raise DatasetError(
+            f"{path} holds {len(orphans)} images without a record, the first is {orphans[0]!r}."
+        )
     return [(stem, images[stem], records[stem]) for stem in sorted(images)]
 
 

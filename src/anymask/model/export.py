@@ -84,7 +84,9 @@ class _DecoderGraph(nn.Module):
         return self.model.decode(features, points, labels, mask_input, has_mask)
 
 
-def export_nano(model: Nano, folder: Path, name: str = "nano", training: Mapping[str, Any] | None = None) -> Parity:
+def export_nano(
+    model: Nano, folder: Path, name: str = "nano", training: Mapping[str, Any] | None = None
+) -> Parity:
     """Write ``encoder.onnx``, ``decoder.onnx`` and ``manifest.json`` to a folder.
 
     Args:
@@ -137,7 +139,7 @@ def _write_graphs(model: Nano, encoder: Path, decoder: Path) -> None:
         features = model.encode(pixels)
     sides = {2: "h", 3: "w"}
     torch.onnx.export(
-        _EncoderGraph(model),
+        _EncoderGraph(model).eval(),
         (pixels,),
         str(encoder),
         input_names=["pixels"],
@@ -148,7 +150,7 @@ def _write_graphs(model: Nano, encoder: Path, decoder: Path) -> None:
     )
     prompts = random_prompts(192, 256, prompts=3, points=2, seed=0)
     torch.onnx.export(
-        _DecoderGraph(model),
+        _DecoderGraph(model).eval(),
         (*(features[n] for n in FEATURES), *prompts),
         str(decoder),
         input_names=[*FEATURES, *PROMPTS],
@@ -187,8 +189,15 @@ def prompt_suite(height: int, width: int) -> list[PromptTuple]:
     padded = random_prompts(height, width, 3, 3, 3)
     padded[1][1, 1:] = -1.0
     padded[0][1, 1:] = 0.0
-    corners = torch.tensor([[[0.2, 0.1], [0.7, 0.6]], [[0.0, 0.0], [1.0, 1.0]]]) * torch.tensor([width, height])
-    box = (corners, torch.tensor([[2.0, 3.0]] * 2), torch.zeros(2, 1, height // 4, width // 4), torch.zeros(2))
+    corners = torch.tensor([[[0.2, 0.1], [0.7, 0.6]], [[0.0, 0.0], [1.0, 1.0]]]) * torch.tensor(
+        [width, height]
+    )
+    box = (
+        corners,
+        torch.tensor([[2.0, 3.0]] * 2),
+        torch.zeros(2, 1, height // 4, width // 4),
+        torch.zeros(2),
+    )
     mixed_coords = torch.cat([corners, many[0][:2, :2]], dim=1)
     mixed_labels = torch.cat([box[1], torch.tensor([[1.0, 0.0], [1.0, -1.0]])], dim=1)
     noise = torch.randn(2, 1, height // 4, width // 4, generator=torch.Generator().manual_seed(4)) * 5.0

@@ -58,7 +58,9 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, Tq, C), (B, Tk, C), (B, Tk, C) -> (B, Tq, C)."""
-        attended = F.scaled_dot_product_attention(self._split(self.q(q)), self._split(self.k(k)), self._split(self.v(v)))
+        attended = F.scaled_dot_product_attention(
+            self._split(self.q(q)), self._split(self.k(k)), self._split(self.v(v))
+        )
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
@@ -92,7 +94,9 @@ class TwoWayBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, config.mlp), nn.GELU(), nn.Linear(config.mlp, channels))
         self.local = LocalMixer(channels, config.local_kernel)
 
-    def forward(self, tokens: Tensor, image: Tensor, image_pe: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, image: Tensor, image_pe: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
         x = self.norm1(tokens)
         tokens = tokens + self.self_attn(x, x, x)
         keys = self.norm_image(image)
@@ -115,7 +119,7 @@ class PromptTokens(nn.Module):
 
     def positions(self, x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
         """Fourier features of coordinates relative to the longer side of the frame: (..., C)."""
-        scale = 2.0 / max(height, width)
+        scale = 4.0 / (height + width + abs(height - width))  # 2 / max, in a form that export can trace
         coords = torch.stack([x * scale - 1.0, y * scale - 1.0], dim=-1)
         phase = 2.0 * math.pi * (coords @ self.frequencies)
         return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
@@ -165,7 +169,12 @@ class NanoDecoder(nn.Module):
         self.quality = nn.Sequential(nn.Linear(dim + c8 + 3, dim), nn.GELU(), nn.Linear(dim, 1))
 
     def forward(
-        self, features: dict[str, Tensor], points: Tensor, labels: Tensor, mask_input: Tensor, has_mask: Tensor
+        self,
+        features: dict[str, Tensor],
+        points: Tensor,
+        labels: Tensor,
+        mask_input: Tensor,
+        has_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts.
 
@@ -206,7 +215,9 @@ class NanoDecoder(nn.Module):
         return self.norm_tokens(tokens), image
 
     def _read_masks(self, tokens: Tensor, upscaled4: Tensor) -> Tensor:
-        hyper = torch.stack([net(tokens[:, i]) for i, net in enumerate(self.hypernetworks)], dim=1)  # (B, 4, C4 + 1)
+        hyper = torch.stack(
+            [net(tokens[:, i]) for i, net in enumerate(self.hypernetworks)], dim=1
+        )  # (B, 4, C4 + 1)
         weights, bias = hyper[..., :-1], hyper[..., -1:]
         batch, _, height, width = upscaled4.shape
         logits = weights @ upscaled4.flatten(2) + bias
@@ -221,5 +232,3 @@ class NanoDecoder(nn.Module):
         sure = (probability * probability).mean(-1, keepdim=True) / (area + 1e-3)
         clue = torch.cat([tokens[:, :NUM_MASKS], under, torch.log(area + 1e-3), doubt, sure], dim=-1)
         return torch.sigmoid(self.quality(clue).squeeze(-1))
-
-

@@ -23,7 +23,11 @@ _FORMAT = "anymask-training-1"
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
-    return {f"optimizer.{index}.{name}": torch.as_tensor(v) for index, slots in state.items() for name, v in slots.items()}
+    return {
+        f"optimizer.{index}.{name}": torch.as_tensor(v)
+        for index, slots in state.items()
+        for name, v in slots.items()
+    }
 
 
 def save_checkpoint(
@@ -60,7 +64,9 @@ def load_checkpoint(
     """
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != _FORMAT:
-        raise WeightsError(f"{path} is no training checkpoint of anymask (format {metadata.get('format')!r}).")
+        raise WeightsError(
+            f"{path} is no training checkpoint of anymask (format {metadata.get('format')!r})."
+        )
     try:
         model.load_state_dict(_under(tensors, "model."), strict=True)
     except RuntimeError as error:
@@ -92,7 +98,9 @@ def load_average(path: Path, model: nn.Module) -> dict[str, Any]:
     """Load the averaged weights of a checkpoint into a model, strictly; returns the checkpoint's numbers."""
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != _FORMAT:
-        raise WeightsError(f"{path} is no training checkpoint of anymask (format {metadata.get('format')!r}).")
+        raise WeightsError(
+            f"{path} is no training checkpoint of anymask (format {metadata.get('format')!r})."
+        )
     try:
         model.load_state_dict(_under(tensors, "ema."), strict=True)
     except RuntimeError as error:

@@ -35,7 +35,9 @@ class PromptState:
 def _pick_cell(score: Tensor, generator: torch.Generator) -> Tensor:
     """Index of a cell drawn in proportion to score (B, h*w); uniform where all scores are zero: (B,)."""
     empty = score.sum(1, keepdim=True) <= 0
-    return torch.multinomial(torch.where(empty, torch.ones_like(score), score), 1, generator=generator).squeeze(1)
+    return torch.multinomial(
+        torch.where(empty, torch.ones_like(score), score), 1, generator=generator
+    ).squeeze(1)
 
 
 def _interior(region: Tensor) -> Tensor:
@@ -99,7 +101,12 @@ def first_prompt(truth: Tensor, stride: int, box_share: float, generator: torch.
 
 
 def next_prompt(
-    state: PromptState, logits: Tensor, truth: Tensor, stride: int, new_click: bool, generator: torch.Generator
+    state: PromptState,
+    logits: Tensor,
+    truth: Tensor,
+    stride: int,
+    new_click: bool,
+    generator: torch.Generator,
 ) -> PromptState:
     """The answer goes back as a mask prompt, with one more click from its wrong region unless told otherwise.
 
@@ -120,7 +127,9 @@ def next_prompt(
     miss_total, spill_total = missed.sum((1, 2, 3)), spilled.sum((1, 2, 3))
     foreground = (miss_total >= spill_total) | (spill_total == 0)
     region = torch.where(foreground[:, None, None, None], missed, spilled)
-    region = torch.where((region.sum((1, 2, 3)) == 0)[:, None, None, None], truth, region)  # perfect: click inside
+    region = torch.where(
+        (region.sum((1, 2, 3)) == 0)[:, None, None, None], truth, region
+    )  # perfect: click inside
     central = torch.rand(truth.shape[0], device=truth.device, generator=generator) < 0.6
     click = draw_click(region, central, stride, generator)
     return PromptState(

@@ -78,7 +78,9 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    return config.final_lr + (config.lr - config.final_lr) * 0.5 * (
+        1.0 + math.cos(math.pi * min(1.0, progress))
+    )
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -116,7 +118,9 @@ def batch_loss(
     log: dict[str, Tensor] = {}
     losses = []
     for turn in range(config.rounds):
-        logits, quality = model.decode(per_prompt, state.points, state.labels, state.mask_input, state.has_mask)
+        logits, quality = model.decode(
+            per_prompt, state.points, state.labels, state.mask_input, state.has_mask
+        )
         logits, quality = logits.float(), quality.float()
         loss, scalars = prompt_loss(logits, quality, target, is_ambiguous(state), config.loss)
         losses.append(loss)
@@ -126,7 +130,9 @@ def batch_loss(
                 keep = (torch.arange(truth.shape[0], device=truth.device) % masks) < config.rounds_masks
                 logits, quality, target, truth = logits[keep], quality[keep], target[keep], truth[keep]
                 per_prompt = {k: v[keep] for k, v in per_prompt.items()}
-                state = type(state)(state.points[keep], state.labels[keep], state.mask_input[keep], state.has_mask[keep])
+                state = type(state)(
+                    state.points[keep], state.labels[keep], state.mask_input[keep], state.has_mask[keep]
+                )
             best = torch.where(is_ambiguous(state) > 0, quality[:, 1:].argmax(1) + 1, 0)
             answer = logits[torch.arange(logits.shape[0], device=logits.device), best].unsqueeze(1)
             silent = bool(torch.rand((), generator=generator, device=generator.device) < config.silent_share)
@@ -151,13 +157,19 @@ def keep_freed_memory() -> None:
     """Ask the C library to keep freed blocks: large tensors otherwise fault their pages in again at every step."""
     try:
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 256 << 20)):  # mmap and trim thresholds, top pad
+        for option, value in (
+            (-3, 32 << 20),
+            (-1, 2**31 - 1),
+            (-2, 256 << 20),
+        ):  # mmap and trim thresholds, top pad
             libc.mallopt(option, value)
     except OSError:
         return
 
 
-def train(config: TrainConfig, data: str | Path, out: str | Path, device: str = "cpu", seconds: float | None = None) -> Path:
+def train(
+    config: TrainConfig, data: str | Path, out: str | Path, device: str = "cpu", seconds: float | None = None
+) -> Path:
     """Train, or go on training, and return the path of the last checkpoint.
 
     Args:
@@ -177,7 +189,9 @@ def train(config: TrainConfig, data: str | Path, out: str | Path, device: str = 
     if config.init is not None:
         load_average(Path(config.init), model)
     model = model.to(target).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98)
+    )
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     generator = torch.Generator(target).manual_seed(config.seed)
     path = folder / "last.safetensors"
@@ -213,7 +227,9 @@ class _Run:
             log.add(step, scalars, (now - started) / (step + 1 - first))
             out_of_time = seconds is not None and now - started > seconds
             if now - saved > config.save_every_s or step + 1 == config.steps or out_of_time:
-                save_checkpoint(self.path, self.model, self.average, self.optimizer, self.generator, self.numbers)
+                save_checkpoint(
+                    self.path, self.model, self.average, self.optimizer, self.generator, self.numbers
+                )
                 saved = now
             if out_of_time:
                 break
@@ -295,7 +311,9 @@ class _Log:
             f"  first: top {means['iou_top/0']:.3f} best {means['iou_best/0']:.3f} single {means['iou_single/0']:.3f}"
             f"  last: single {means[f'iou_single/{last}']:.3f}  {seconds_per_step:.2f} s/step  ETA {left / 60:.0f} min"
         )
-        self._file.write(json.dumps({"step": step + 1, "s_per_step": round(seconds_per_step, 3), **means}) + "\n")
+        self._file.write(
+            json.dumps({"step": step + 1, "s_per_step": round(seconds_per_step, 3), **means}) + "\n"
+        )
         self._file.flush()
         if self._board is not None:
             for key, value in means.items():

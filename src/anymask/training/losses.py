@@ -70,7 +70,9 @@ def prompt_loss(
     Returns:
         The scalar loss, and detached scalars for the log.
     """
-    per_mask = weights.focal * focal_loss(logits, target, weights.gamma) + weights.dice * dice_loss(logits, target)
+    per_mask = weights.focal * focal_loss(logits, target, weights.gamma) + weights.dice * dice_loss(
+        logits, target
+    )
     single = per_mask[:, 0]
     best, choice = per_mask[:, 1:].min(1)
     multi_weight = 0.25 + 0.75 * ambiguous

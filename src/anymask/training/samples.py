@@ -77,7 +77,9 @@ class Batch:
         return Batch(self.pixels.pin_memory(), self.coverage.pin_memory())
 
 
-def source_probabilities(shards: Sequence[tuple[str, int]], config: SamplingConfig) -> npt.NDArray[np.float64]:
+def source_probabilities(
+    shards: Sequence[tuple[str, int]], config: SamplingConfig
+) -> npt.NDArray[np.float64]:
     """Probability of each shard, from (source, images) pairs; grouped sources share one group's weight."""
     group_of = {name: i for i, group in enumerate(config.groups) for name in group}
     totals: dict[Any, int] = {}
@@ -94,11 +96,15 @@ def source_probabilities(shards: Sequence[tuple[str, int]], config: SamplingConf
 class BatchSource(TorchDataset[Batch]):
     """Batches by step number."""
 
-    def __init__(self, shards: Sequence[Dataset], names: Sequence[str], config: SamplingConfig, seed: int) -> None:
+    def __init__(
+        self, shards: Sequence[Dataset], names: Sequence[str], config: SamplingConfig, seed: int
+    ) -> None:
         self.shards = list(shards)
         self.config = config
         self.seed = seed
-        self._probabilities = source_probabilities([(n, len(s)) for n, s in zip(names, shards, strict=True)], config)
+        self._probabilities = source_probabilities(
+            [(n, len(s)) for n, s in zip(names, shards, strict=True)], config
+        )
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
@@ -113,7 +119,8 @@ class BatchSource(TorchDataset[Batch]):
                 pixels.append(view[0])
                 coverage.append(view[1])
         return Batch(
-            torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(coverage))
+            torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
+            torch.from_numpy(np.stack(coverage)),
         )
 
 

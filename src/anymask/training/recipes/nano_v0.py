@@ -14,8 +14,8 @@ LARGE = ((256, 256), (224, 320), (320, 224))
 
 RECIPE = TrainConfig(
     name="nano_v0",
-    steps=5000,
-    sampling=SamplingConfig(images=8, masks=5, phases=((0, SMALL), (2200, LARGE))),
+    steps=3300,
+    sampling=SamplingConfig(images=8, masks=5, phases=((0, SMALL), (1600, LARGE))),
 )
 
 if __name__ == "__main__":

@@ -14,8 +14,12 @@ def main(recipe: TrainConfig) -> None:
     parser.add_argument("--data", required=True, help="folder of SA-1B style tar shards")
     parser.add_argument("--out", default="runs", help="folder for runs (default: runs)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--seconds", type=float, default=None, help="stop after this long; the run can be resumed")
-    parser.add_argument("--steps", type=int, default=recipe.steps, help=f"steps of the run (default: {recipe.steps})")
+    parser.add_argument(
+        "--seconds", type=float, default=None, help="stop after this long; the run can be resumed"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=recipe.steps, help=f"steps of the run (default: {recipe.steps})"
+    )
     parser.add_argument("--workers", type=int, default=recipe.workers, help="processes that prepare batches")
     options = parser.parse_args()
     recipe = dataclasses.replace(recipe, steps=options.steps, workers=options.workers)

@@ -1,0 +1,81 @@
+"""A killed run goes on as if nothing had happened; a run learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the torch extra")
+
+from anymask.errors import WeightsError
+from anymask.model.nano import Nano, NanoConfig
+from anymask.model.nano_decoder import NanoDecoderConfig
+from anymask.model.nano_encoder import NanoEncoderConfig
+from anymask.training.checkpoint import load_average, read_tensors
+from anymask.training.loop import TrainConfig, learning_rate, train
+from anymask.training.samples import SamplingConfig
+
+MODEL = NanoConfig(
+    encoder=NanoEncoderConfig(
+        stem_channels=8,
+        channels=(8, 16, 24, 32),
+        blocks=(1, 1, 1, 1),
+        heads=2,
+        embedding_channels=32,
+        skip8_channels=16,
+        skip4_channels=8,
+    ),
+    decoder=NanoDecoderConfig(depth=1, heads=2, mlp=32, map_hidden=8),
+)
+CONFIG = TrainConfig(
+    name="tiny",
+    steps=6,
+    warmup=2,
+    workers=0,
+    log_every=1,
+    model=MODEL,
+    sampling=SamplingConfig(images=2, masks=2, phases=((0, ((64, 64), (64, 96))),)),
+)
+
+
+def test_resumed_run_equals_undisturbed_run(shards: Path, tmp_path: Path) -> None:
+    whole = train(CONFIG, shards, tmp_path / "whole")
+    for _ in range(6):  # each call ends after one step
+        broken = train(CONFIG, shards, tmp_path / "broken", seconds=0.0)
+    expected, expected_facts = read_tensors(whole)
+    seen, seen_facts = read_tensors(broken)
+    assert json.loads(seen_facts["numbers"])["step"] == json.loads(expected_facts["numbers"])["step"] == 6
+    assert seen.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(seen[key], value), key
+
+
+def test_training_lowers_the_loss(shards: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=60, warmup=5, lr=3e-3, rounds=2)
+    train(config, shards, tmp_path)
+    losses = [
+        json.loads(line)["loss/0"] for line in (tmp_path / "tiny" / "log.jsonl").read_text().splitlines()
+    ]
+    assert len(losses) == 60
+    assert sum(losses[-10:]) < 0.75 * sum(losses[:10])
+
+
+def test_checkpoint_of_another_network_is_refused(shards: Path, tmp_path: Path) -> None:
+    path = train(dataclasses.replace(CONFIG, steps=1), shards, tmp_path)
+    with pytest.raises(WeightsError, match="another network"):
+        load_average(path, Nano())
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="damaged"):
+        read_tensors(damaged)
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    config = dataclasses.replace(CONFIG, steps=1000, warmup=100, lr=1.0, final_lr=0.0)
+    assert learning_rate(49, config) == pytest.approx(0.5)
+    assert learning_rate(100, config) == pytest.approx(1.0)
+    assert learning_rate(550, config) == pytest.approx(0.5)
+    assert learning_rate(1000, config) == pytest.approx(0.0, abs=1e-9)
