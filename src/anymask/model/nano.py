@@ -42,7 +42,12 @@ class Nano(nn.Module):
         return features
 
     def decode(
-        self, features: dict[str, Tensor], points: Tensor, labels: Tensor, mask_input: Tensor, has_mask: Tensor
+        self,
+        features: dict[str, Tensor],
+        points: Tensor,
+        labels: Tensor,
+        mask_input: Tensor,
+        has_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Features and prompts -> low-resolution logits (B, 4, H/4, W/4), predicted IoU (B, 4)."""
         answer: tuple[Tensor, Tensor] = self.mask_decoder(features, points, labels, mask_input, has_mask)
@@ -52,4 +57,6 @@ class Nano(nn.Module):
         """Image and clicks -> masks and scores, without a previous mask."""
         prompts = points.shape[0]
         empty = torch.zeros(prompts, 1, pixels.shape[-2] // 4, pixels.shape[-1] // 4, device=pixels.device)
-        return self.decode(self.encode(pixels), points, labels, empty, torch.zeros(prompts, device=pixels.device))
+        return self.decode(
+            self.encode(pixels), points, labels, empty, torch.zeros(prompts, device=pixels.device)
+        )

@@ -30,6 +30,9 @@ from .prompt_maps import (
 NUM_MASKS = 4
 """Token 0 answers unambiguous prompts, tokens 1 to 3 are the nested answers to an ambiguous one."""
 
+_HIDDEN = -1e4
+"""Score that the softmax turns into zero in every floating type."""
+
 
 @dataclass(frozen=True)
 class NanoDecoderConfig:
@@ -56,11 +59,10 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(B, Tq, C), (B, Tk, C), (B, Tk, C) -> (B, Tq, C)."""
-        attended = F.scaled_dot_product_attention(
-            self._split(self.q(q)), self._split(self.k(k)), self._split(self.v(v))
-        )
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """(B, Tq, C), (B, Tk, C), (B, Tk, C) -> (B, Tq, C); key_bias (B, 1, 1, Tk) is added to the scores."""
+        q, k, v = self._split(self.q(q)), self._split(self.k(k)), self._split(self.v(v))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=key_bias)
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
@@ -95,16 +97,16 @@ class TwoWayBlock(nn.Module):
         self.local = LocalMixer(channels, config.local_kernel)
 
     def forward(
-        self, tokens: Tensor, image: Tensor, image_pe: Tensor, height: int, width: int
+        self, tokens: Tensor, image: Tensor, image_pe: Tensor, token_bias: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         x = self.norm1(tokens)
-        tokens = tokens + self.self_attn(x, x, x)
+        tokens = tokens + self.self_attn(x, x, x, token_bias)
         keys = self.norm_image(image)
         tokens = tokens + self.cross_attn_token_to_image(self.norm2(tokens), keys + image_pe, keys)
         tokens = tokens + self.mlp(self.norm3(tokens))
         answers = self.norm_keys(tokens)
-        image = image + self.cross_attn_image_to_token(keys + image_pe, answers, answers)
-        return tokens, self.local(image, height, width)
+        image = image + self.cross_attn_image_to_token(keys + image_pe, answers, answers, token_bias)
+        return tokens, self.local(image, *grid)
 
 
 class PromptTokens(nn.Module):
@@ -141,6 +143,15 @@ class PromptTokens(nn.Module):
         under_box = self.under_box(features_under_box(features["embedding"], box, 16))
         kind = self.kinds((labels + 1).long())
         return kind + where * is_real + self.under(under) * is_click + under_box * is_corner
+
+
+def hide_padding(labels: Tensor) -> Tensor:
+    """Attention bias (B, 1, 1, 4 + N) that hides padding slots (label -1) from every token and position.
+
+    So an object's masks do not depend on how many points the other objects of the call have.
+    """
+    hidden = (labels < 0).to(torch.float32) * _HIDDEN
+    return F.pad(hidden, (NUM_MASKS, 0))[:, None, None, :]
 
 
 class NanoDecoder(nn.Module):
@@ -196,7 +207,7 @@ class NanoDecoder(nn.Module):
         prompts = self.prompt_tokens(features, points, labels)
         masks = self.mask_tokens.weight.unsqueeze(0).expand(prompts.shape[0], -1, -1)
         tokens = torch.cat([masks, prompts], dim=1)
-        tokens, image = self._two_way(tokens, image, height, width)
+        tokens, image = self._two_way(tokens, image, hide_padding(labels), (height, width))
         grid = image.transpose(1, 2).reshape(image.shape[0], -1, height, width)
         upscaled8 = F.gelu(features["skip8"] + self.map_to_skip8(maps8) + upsample2(self.to8(grid)))
         upscaled8 = upscaled8 + self.mix8(upscaled8)
@@ -204,12 +215,15 @@ class NanoDecoder(nn.Module):
         logits = self._read_masks(tokens, upscaled4)
         return logits, self._predict_quality(tokens, upscaled8, logits)
 
-    def _two_way(self, tokens: Tensor, image: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _two_way(
+        self, tokens: Tensor, image: Tensor, token_bias: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        height, width = grid
         xs = grid_centres(width, 16, image).reshape(1, -1).expand(height, width).reshape(-1)
         ys = grid_centres(height, 16, image).reshape(-1, 1).expand(height, width).reshape(-1)
         image_pe = self.prompt_tokens.positions(xs, ys, height * 16, width * 16).unsqueeze(0)
         for layer in self.layers:
-            tokens, image = layer(tokens, image, image_pe, height, width)
+            tokens, image = layer(tokens, image, image_pe, token_bias, grid)
         keys = self.final_norm_image(image)
         tokens = tokens + self.final_attn(self.final_norm_tokens(tokens), keys + image_pe, keys)
         return self.norm_tokens(tokens), image

@@ -37,7 +37,9 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels: int, expansion: int, kernel: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False
+        )
         self.norm = nn.BatchNorm2d(channels)
         self.expand = nn.Conv2d(channels, channels * expansion, 1)
         self.project = nn.Conv2d(channels * expansion, channels, 1, bias=False)
@@ -106,7 +108,8 @@ class NanoEncoder(nn.Module):
         self.stage8 = stage(c4, c8, n8)
         self.stage16 = stage(c8, c16, n16)
         self.stage32 = nn.Sequential(
-            conv_norm(c16, c32, 3, stride=2), *[GlobalBlock(c32, config.heads, config.expansion) for _ in range(n32)]
+            conv_norm(c16, c32, 3, stride=2),
+            *[GlobalBlock(c32, config.heads, config.expansion) for _ in range(n32)],
         )
         self.lateral32 = nn.Conv2d(c32, dim, 1)
         self.lateral16 = nn.Conv2d(c16, dim, 1)
@@ -142,7 +145,9 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def normalise(pixels_uint8: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
+def normalise(
+    pixels_uint8: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Tensor:
     """(B, 3, H, W) uint8 RGB -> float32 with zero mean and unit spread per channel."""
     shape = (1, 3, 1, 1)
     centre = torch.tensor(mean, device=pixels_uint8.device).reshape(shape)

@@ -66,8 +66,12 @@ def _click_maps(points: Tensor, weight: Tensor, xs: Tensor, ys: Tensor) -> Tenso
 
 def _box_profiles(box: Tensor, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
     """Soft indicators of the box along x (B, W) and along y (B, H)."""
-    along_x = torch.sigmoid((xs - box[:, 0:1]) / _BOX_SOFTNESS) * torch.sigmoid((box[:, 2:3] - xs) / _BOX_SOFTNESS)
-    along_y = torch.sigmoid((ys - box[:, 1:2]) / _BOX_SOFTNESS) * torch.sigmoid((box[:, 3:4] - ys) / _BOX_SOFTNESS)
+    along_x = torch.sigmoid((xs - box[:, 0:1]) / _BOX_SOFTNESS) * torch.sigmoid(
+        (box[:, 2:3] - xs) / _BOX_SOFTNESS
+    )
+    along_y = torch.sigmoid((ys - box[:, 1:2]) / _BOX_SOFTNESS) * torch.sigmoid(
+        (box[:, 3:4] - ys) / _BOX_SOFTNESS
+    )
     return along_x, along_y
 
 

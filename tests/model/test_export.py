@@ -1,0 +1,99 @@
+"""The export's parity gate opens for equal graphs and stays shut for others."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="export needs the torch extra")
+onnx = pytest.importorskip("onnx", reason="export needs the torch extra")
+
+from anymask.errors import ParityError
+from anymask.model import export
+from anymask.model.nano import Nano, NanoConfig
+from anymask.model.nano_decoder import NanoDecoderConfig
+from anymask.model.nano_encoder import NanoEncoderConfig
+
+SMALL = NanoConfig(
+    encoder=NanoEncoderConfig(
+        stem_channels=8,
+        channels=(8, 16, 24, 32),
+        blocks=(1, 1, 1, 1),
+        heads=2,
+        embedding_channels=32,
+        skip8_channels=16,
+        skip4_channels=8,
+    ),
+    decoder=NanoDecoderConfig(depth=1, heads=2, mlp=32, map_hidden=8),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Nano:
+    """A small seeded network whose residual branches are not zero."""
+    torch.manual_seed(0)
+    nano = Nano(SMALL)
+    for module in nano.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+            module.running_mean.normal_(0.0, 0.1)
+    return nano.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(model: Nano, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported network."""
+    path = tmp_path_factory.mktemp("export")
+    export.export_nano(model, path, "small")
+    return path
+
+
+def test_manifest_describes_the_files(folder: Path) -> None:
+    import hashlib
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, facts in manifest["files"].items():
+        data = (folder / name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (facts["bytes"], facts["sha256"])
+    assert manifest["pad"] == 32
+    assert manifest["parity"]["logits"] <= 1e-3
+
+
+def test_graphs_have_no_external_data_and_pass_the_checker(folder: Path) -> None:
+    for name in ("encoder.onnx", "decoder.onnx"):
+        graph = onnx.load(str(folder / name), load_external_data=False)
+        onnx.checker.check_model(graph, full_check=True)
+        assert all(t.data_location != onnx.TensorProto.EXTERNAL for t in graph.graph.initializer)
+
+
+def test_another_networks_graph_is_refused(model: Nano, folder: Path, tmp_path: Path) -> None:
+    """A small perturbation of one decoder layer must show in the measured parity."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.mask_decoder.to4.weight += 0.01 * torch.randn_like(other.mask_decoder.to4.weight)
+    encoder, decoder = (folder / "encoder.onnx").read_bytes(), (folder / "decoder.onnx").read_bytes()
+    assert export.check_parity(model, encoder, decoder).broken_bounds() == []
+    faults = export.check_parity(other, encoder, decoder).broken_bounds()
+    assert any("logits" in fault for fault in faults)
+
+
+def test_a_refused_export_writes_nothing(
+    model: Nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "check_parity", lambda *_: export.Parity(0.0, 0.5, 0.0, 1.0))
+    with pytest.raises(ParityError, match="logits differ"):
+        export.export_nano(model, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_suite_holds_the_awkward_prompts() -> None:
+    labels = [prompts[1] for prompts in export.prompt_suite(64, 96)]
+    box_only = [x for x in labels if (x == 2).any() and not ((x == 0) | (x == 1) | (x == -1)).any()]
+    padded = [x for x in labels if (x == -1).any() and (x >= 0).any()]
+    nothing_but_a_mask = [x for x in labels if (x == -1).all()]
+    assert box_only
+    assert padded
+    assert nothing_but_a_mask
