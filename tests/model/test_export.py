@@ -6,10 +6,9 @@ import copy
 import json
 from pathlib import Path
 
+import onnx
 import pytest
-
-torch = pytest.importorskip("torch", reason="export needs the torch extra")
-onnx = pytest.importorskip("onnx", reason="export needs the torch extra")
+import torch
 
 from anymask.errors import ParityError
 from anymask.model import export

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-torch = pytest.importorskip("torch", reason="the network needs the torch extra")
+import torch
 
 from anymask.model.nano import Nano
 from anymask.model.nano_encoder import count_parameters

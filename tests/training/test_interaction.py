@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-torch = pytest.importorskip("torch", reason="training needs the torch extra")
+import torch
 
 from anymask.training.interaction import draw_click, first_prompt, is_ambiguous, loose_boxes, next_prompt
 

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch", reason="training needs the torch extra")
+import torch
 
 from anymask.errors import WeightsError
 from anymask.model.nano import Nano, NanoConfig

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-
-torch = pytest.importorskip("torch", reason="training needs the torch extra")
+import torch
 
 from anymask.training.losses import LossWeights, dice_loss, focal_loss, mask_iou, prompt_loss
 

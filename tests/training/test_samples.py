@@ -9,8 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="training needs the torch extra")
-
 from anymask.data.sa1b import open_shards
 from anymask.training.samples import (
     PADDING_COLOUR,

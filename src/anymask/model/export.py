@@ -144,7 +144,7 @@ def _write_graphs(model: Nano, encoder: Path, decoder: Path) -> None:
         str(encoder),
         input_names=["pixels"],
         output_names=list(FEATURES),
-        dynamic_axes={"pixels": {2: "height", 3: "width"}, **{n: sides for n in FEATURES}},
+        dynamic_axes={"pixels": {2: "height", 3: "width"}, **dict.fromkeys(FEATURES, sides)},
         opset_version=OPSET,
         dynamo=False,
     )
