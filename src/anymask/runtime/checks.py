@@ -1,0 +1,149 @@
+"""What every backend checks of what it is given and gives, and the batching that padding asks for.
+
+A frame's embedding has one cell per `EMBEDDING_STRIDE` network pixels in every model of the family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anymask.errors import ModelError
+from anymask.runtime.backend import NUM_MASKS, Features, FloatArray, ModelSpec, PromptArrays
+
+EMBEDDING_STRIDE = 16
+
+Decode = Callable[[PromptArrays], tuple[FloatArray, FloatArray]]
+
+
+def check_pixels(spec: ModelSpec, pixels: FloatArray) -> None:
+    """Raise `ModelError` unless ``pixels`` are (1, 3, H, W) float32 of a padded frame of this model."""
+    _check_float32("pixels", pixels, 4)
+    height, width = pixels.shape[2:]
+    if pixels.shape[:2] != (1, 3):
+        raise ModelError(f"pixels must be (1, 3, H, W), got {pixels.shape}")
+    if spec.pad == "square":
+        fits = height == width == spec.long_side
+    else:
+        longest = -(-spec.long_side // spec.pad) * spec.pad
+        fits = height % spec.pad == 0 and width % spec.pad == 0 and 0 < max(height, width) <= longest
+    if not fits:
+        raise ModelError(
+            f"the network frame of {spec.name!r} has long side {spec.long_side} and padding {spec.pad}, "
+            f"got pixels of {height} x {width}"
+        )
+
+
+def check_features(features: Features, names: tuple[str, ...]) -> None:
+    """Raise `ModelError` unless these are float32 arrays (1, C, h, w) under exactly these names."""
+    if sorted(features) != sorted(names):
+        raise ModelError(f"this model's features are {sorted(names)}, got {sorted(features)}")
+    for name, array in features.items():
+        _check_float32(f"the feature {name!r}", array, 4)
+        if array.shape[0] != 1:
+            raise ModelError(f"the feature {name!r} must be of one image, got shape {array.shape}")
+
+
+def low_res_size(spec: ModelSpec, features: Features) -> tuple[int, int]:
+    """(height, width) of the logits that these features lead to."""
+    rows, columns = features["embedding"].shape[-2:]
+    return (
+        rows * EMBEDDING_STRIDE // spec.low_res_stride,
+        columns * EMBEDDING_STRIDE // spec.low_res_stride,
+    )
+
+
+def check_prompts(prompts: PromptArrays, mask_size: tuple[int, int]) -> None:
+    """Raise `ModelError` unless the arrays keep the contract of `PromptArrays`, values included."""
+    _check_float32("points", prompts.points, 3)
+    count, slots = prompts.points.shape[:2]
+    if count < 1 or slots < 1 or prompts.points.shape[2] != 2:
+        raise ModelError(f"points must be (B, N, 2) with B and N 1 or more, got {prompts.points.shape}")
+    wanted = {
+        "labels": (prompts.labels, (count, slots)),
+        "mask_input": (prompts.mask_input, (count, 1, *mask_size)),
+        "has_mask": (prompts.has_mask, (count,)),
+    }
+    for name, (array, shape) in wanted.items():
+        _check_float32(name, array, len(shape))
+        if array.shape != shape:
+            raise ModelError(f"{name} must be {shape}, got {array.shape}")
+    if not np.isin(prompts.labels, (-1, 0, 1, 2, 3)).all():
+        raise ModelError("point labels must be -1, 0, 1, 2 or 3")
+    if not (np.isfinite(prompts.points).all() and np.isfinite(prompts.mask_input).all()):
+        raise ModelError("points and mask logits must be finite")
+    if not np.isin(prompts.has_mask, (0, 1)).all():
+        raise ModelError("has_mask must be 0 or 1")
+
+
+def check_answer(
+    logits: FloatArray, scores: FloatArray, count: int, mask_size: tuple[int, int]
+) -> tuple[FloatArray, FloatArray]:
+    """The decoder's answer, if it has the promised shape; raises `ModelError`."""
+    _check_float32("the decoder's logits", logits, 4)
+    _check_float32("the decoder's scores", scores, 2)
+    if logits.shape != (count, NUM_MASKS, *mask_size) or scores.shape != (count, NUM_MASKS):
+        raise ModelError(
+            f"the decoder must give logits {(count, NUM_MASKS, *mask_size)} and {NUM_MASKS} scores each, "
+            f"got {logits.shape} and {scores.shape}: the model's files do not belong together"
+        )
+    return logits, scores
+
+
+def decode_without_padding(decode: Decode, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
+    """Decode a ragged batch so that each prompt answers as it would alone.
+
+    A network that lets tokens labelled -1 take part in its attention (the published one does, and so learns what
+    exactly one of them means) answers differently when a batch adds more. So each prompt keeps its points, and
+    one -1 unless it has a box (the published rule), and prompts of equal length are decoded together. A batch
+    that is not ragged is decoded in one call.
+    """
+    prompts = _with_a_spare_slot(prompts)
+    keep = _canonical_slots(prompts.labels)
+    if keep.all():
+        return decode(prompts)
+    lengths = keep.sum(axis=1)
+    groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+    answers = [decode(_group(prompts, keep, rows)) for rows in groups]
+    back = np.argsort(np.concatenate(groups))
+    logits = np.concatenate([logits for logits, _ in answers])[back]
+    scores = np.concatenate([scores for _, scores in answers])[back]
+    return logits, scores
+
+
+def _group(prompts: PromptArrays, keep: NDArray[np.bool_], rows: NDArray[np.intp]) -> PromptArrays:
+    """The prompts ``rows``, which keep equally many slots, without the others."""
+    kept = keep[rows]
+    return PromptArrays(
+        prompts.points[rows][kept].reshape(len(rows), -1, 2),
+        prompts.labels[rows][kept].reshape(len(rows), -1),
+        prompts.mask_input[rows],
+        prompts.has_mask[rows],
+    )
+
+
+def _with_a_spare_slot(prompts: PromptArrays) -> PromptArrays:
+    """The same prompts with one more -1 where a prompt without a box has none."""
+    missing = ~(prompts.labels == -1).any(axis=1) & ~(prompts.labels >= 2).any(axis=1)
+    if not missing.any():
+        return prompts
+    points = np.pad(prompts.points, ((0, 0), (0, 1), (0, 0)))
+    labels = np.pad(prompts.labels, ((0, 0), (0, 1)), constant_values=-1.0)
+    return PromptArrays(points, labels, prompts.mask_input, prompts.has_mask)
+
+
+def _canonical_slots(labels: FloatArray) -> NDArray[np.bool_]:
+    """Which slots (B, N) stay: real points, and the first -1 of a prompt without a box."""
+    padding = labels == -1
+    has_box = (labels >= 2).any(axis=1, keepdims=True)
+    first = padding & (np.cumsum(padding, axis=1) == 1)
+    keep: NDArray[np.bool_] = ~padding | (first & ~has_box)
+    return keep
+
+
+def _check_float32(name: str, array: object, ndim: int) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != ndim:
+        seen = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ModelError(f"{name} must be a float32 array of {ndim} axes, got {seen}")

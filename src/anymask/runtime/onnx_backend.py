@@ -1,0 +1,123 @@
+"""The default engine: onnxruntime on the CPU, for folders written by `anymask.model.export`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from anymask.errors import ModelError, ModelFormatError
+from anymask.runtime import checks
+from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
+from anymask.runtime.manifest import GRAPHS, Manifest, read_graph, read_manifest
+from anymask.runtime.onnx_format import refuse_external_data
+
+_PROMPTS = ("points", "labels", "mask_input", "has_mask")
+_ANSWERS = ("low_res_logits", "predicted_iou")
+
+
+class OnnxBackend:
+    """A model of two verified graphs.
+
+    Both files are read and checked when the model is loaded; a graph becomes a session when it is first needed,
+    so that working with a saved embedding costs no encoder. Sessions are made from bytes, never from a path.
+    Safe to call from several threads.
+    """
+
+    def __init__(self, folder: Traversable, threads: int = 0) -> None:
+        """``threads`` for one inference, 0 for onnxruntime's choice.
+
+        Raises `NotFoundError`, `ModelFormatError` or `WeightsError` with one sentence.
+        """
+        manifest = read_manifest(folder)
+        self.manifest: Manifest = manifest
+        encoder, decoder = (_verified(folder, name, manifest) for name in GRAPHS)
+        self._encoder = _Graph(encoder, GRAPHS[0], threads, ("pixels",), manifest.features)
+        self._decoder = _Graph(decoder, GRAPHS[1], threads, (*manifest.features, *_PROMPTS), _ANSWERS)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's description; its digest covers both files and the frame."""
+        return self.manifest.spec
+
+    def encode(self, pixels: FloatArray) -> Features:
+        """See `Backend.encode`."""
+        checks.check_pixels(self.spec, pixels)
+        features = self._encoder.run({"pixels": pixels})
+        checks.check_features(features, self.manifest.features)
+        return features
+
+    def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
+        """See `Backend.decode`."""
+        checks.check_features(features, self.manifest.features)
+        mask_size = checks.low_res_size(self.spec, features)
+        checks.check_prompts(prompts, mask_size)
+
+        def decode(group: PromptArrays) -> tuple[FloatArray, FloatArray]:
+            inputs = {name: getattr(group, name) for name in _PROMPTS}
+            answer = self._decoder.run({**features, **inputs})
+            return checks.check_answer(answer[_ANSWERS[0]], answer[_ANSWERS[1]], len(group), mask_size)
+
+        return checks.decode_without_padding(decode, prompts)
+
+
+class _Graph:
+    """One ONNX graph: bytes until first used, then a session."""
+
+    def __init__(
+        self, model: bytes, name: str, threads: int, inputs: tuple[str, ...], outputs: tuple[str, ...]
+    ) -> None:
+        self._model: bytes | None = model
+        self._name, self._threads, self._inputs, self._outputs = name, threads, inputs, outputs
+        self._lock = threading.Lock()
+        self._session: Any = None
+
+    def run(self, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Outputs by name; raises `ModelError` when onnxruntime refuses."""
+        session = self._open()
+        try:
+            outputs = session.run(list(self._outputs), dict(inputs))
+        except Exception as error:  # onnxruntime has a class per status, all outside its public names
+            raise ModelError(f"{self._name} could not be run: {_first_line(error)}") from error
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def _open(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                assert self._model is not None
+                self._session = self._make_session(self._model)
+                self._model = None
+            return self._session
+
+    def _make_session(self, model: bytes) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3  # errors; they come back as exceptions too
+        options.enable_mem_pattern = False  # it keeps a plan per input shape, and shapes vary without end
+        try:
+            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelFormatError(f"onnxruntime cannot load {self._name}: {_first_line(error)}") from error
+        seen_inputs = {node.name for node in session.get_inputs()}
+        seen_outputs = {node.name for node in session.get_outputs()}
+        if seen_inputs != set(self._inputs) or not set(self._outputs) <= seen_outputs:
+            raise ModelFormatError(
+                f"{self._name} must take {self._inputs} and give {self._outputs}, "
+                f"it takes {sorted(seen_inputs)!r:.300} and gives {sorted(seen_outputs)!r:.300}"
+            )
+        return session
+
+
+def _verified(folder: Traversable, name: str, manifest: Manifest) -> bytes:
+    model = read_graph(folder, name, manifest)
+    refuse_external_data(model, f"{folder}/{name}")
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
