@@ -99,7 +99,7 @@ def export_nano(
         ParityError: onnxruntime and torch disagree on the prompt suite; nothing was written.
         MissingExtraError: the onnx package is not installed.
     """
-    model = model.eval().float().to("cpu", memory_format=torch.contiguous_format)
+    model = model.eval().float().cpu()
     with tempfile.TemporaryDirectory() as temporary:
         encoder, decoder = Path(temporary, "encoder.onnx"), Path(temporary, "decoder.onnx")
         _write_graphs(model, encoder, decoder)

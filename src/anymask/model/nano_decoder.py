@@ -63,7 +63,8 @@ class Attention(nn.Module):
         """(B, Tq, C), (B, Tk, C), (B, Tk, C) -> (B, Tq, C); key_bias (B, 1, 1, Tk) is added to the scores."""
         q, k, v = self._split(self.q(q)), self._split(self.k(k)), self._split(self.v(v))
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=key_bias)
-        return self.out(attended.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return out
 
 
 class LocalMixer(nn.Module):
@@ -80,7 +81,8 @@ class LocalMixer(nn.Module):
         """(B, P, C) -> (B, P, C)."""
         grid = image.transpose(1, 2).reshape(image.shape[0], -1, height, width)
         mixed = self.depthwise(grid).flatten(2).transpose(1, 2)
-        return image + self.lin2(F.gelu(self.lin1(self.norm(mixed))))
+        out: Tensor = image + self.lin2(F.gelu(self.lin1(self.norm(mixed))))
+        return out
 
 
 class TwoWayBlock(nn.Module):
@@ -112,6 +114,8 @@ class TwoWayBlock(nn.Module):
 class PromptTokens(nn.Module):
     """Points and box corners -> tokens: where (random Fourier features), which kind, and what lies under."""
 
+    frequencies: Tensor
+
     def __init__(self, channels: int, encoder: NanoEncoderConfig) -> None:
         super().__init__()
         self.register_buffer("frequencies", torch.randn(2, channels // 2) * 2.0)
@@ -142,7 +146,8 @@ class PromptTokens(nn.Module):
         is_corner = (labels >= 2).to(where.dtype).unsqueeze(-1) * has_box.unsqueeze(-1)
         under_box = self.under_box(features_under_box(features["embedding"], box, 16))
         kind = self.kinds((labels + 1).long())
-        return kind + where * is_real + self.under(under) * is_click + under_box * is_corner
+        token: Tensor = kind + where * is_real + self.under(under) * is_click + under_box * is_corner
+        return token
 
 
 def hide_padding(labels: Tensor) -> Tensor:

@@ -48,7 +48,9 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.depthwise(x))
-        return x + self.out_norm(self.project(F.gelu(self.expand(y))))
+        y = self.out_norm(self.project(F.gelu(self.expand(y))))
+        out: Tensor = x + y
+        return out
 
 
 class GlobalBlock(nn.Module):
@@ -74,7 +76,8 @@ class GlobalBlock(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, -1, channels)
         tokens = tokens + self.proj(attended)
         tokens = tokens + self.lin2(F.gelu(self.lin1(self.norm2(tokens))))
-        return tokens.transpose(1, 2).reshape(batch, channels, height, width)
+        out: Tensor = tokens.transpose(1, 2).reshape(batch, channels, height, width)
+        return out
 
 
 def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -85,7 +85,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices and kernels; leave biases, norms and embeddings free."""
-    decayed, free = [], []
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_table = "tokens" in name or "kinds" in name
         (free if parameter.ndim < 2 or is_table else decayed).append(parameter)
@@ -188,7 +189,7 @@ def train(
     model = Nano(config.model)
     if config.init is not None:
         load_average(Path(config.init), model)
-    model = model.to(target).to(memory_format=torch.channels_last)
+    model = model.to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98)
     )
@@ -264,7 +265,7 @@ class _Run:
         for batch in batches:
             with torch.autocast("cuda", torch.bfloat16) if use_bf16 else nullcontext():
                 loss, scalars = batch_loss(self.model, batch.to(self.device), config, self.generator)
-            (loss / len(batches)).backward()
+            (loss / len(batches)).backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         if torch.isfinite(norm):
             self.optimizer.step()
@@ -316,8 +317,8 @@ class _Log:
         )
         self._file.flush()
         if self._board is not None:
-            for key, value in means.items():
-                self._board.add_scalar(key, value, step + 1)
+            for key, mean in means.items():
+                self._board.add_scalar(key, mean, step + 1)
 
     def close(self) -> None:
         self._file.close()

@@ -90,7 +90,8 @@ def source_probabilities(
         total = totals[group_of.get(name, name)]
         weights.append(total**config.weight_power * count / total * config.weights.get(name, 1.0))
     array = np.asarray(weights, dtype=np.float64)
-    return array / array.sum()
+    probabilities: npt.NDArray[np.float64] = array / array.sum()
+    return probabilities
 
 
 class BatchSource(TorchDataset[Batch]):
@@ -110,7 +111,8 @@ class BatchSource(TorchDataset[Batch]):
         rng = np.random.default_rng([self.seed, step])
         sizes = [sizes for first, sizes in self.config.phases if first <= step][-1]
         height, width = sizes[int(rng.integers(len(sizes)))]
-        pixels, coverage = [], []
+        pixels: list[npt.NDArray[np.uint8]] = []
+        coverage: list[npt.NDArray[np.uint8]] = []
         while len(pixels) < self.config.images:
             shard = self.shards[int(rng.choice(len(self.shards), p=self._probabilities))]
             sample = shard[int(rng.integers(len(shard)))]
@@ -127,7 +129,7 @@ class BatchSource(TorchDataset[Batch]):
 def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
     """Encoded image of a trusted training shard -> (H, W, 3) uint8 RGB."""
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(bgr[..., ::-1])
+    return np.ascontiguousarray(np.asarray(bgr, dtype=np.uint8)[..., ::-1])
 
 
 def augmented_view(
@@ -266,4 +268,5 @@ def photometric(
         x = 1.0 - x
     if rng.random() < 0.1:
         x = cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.4, 1.2)))
-    return (x * 255.0 + 0.5).astype(np.uint8)
+    jittered: npt.NDArray[np.uint8] = (x * 255.0 + 0.5).astype(np.uint8)
+    return jittered

@@ -1,0 +1,71 @@
+"""From a training run to a model folder: averaged weights -> ONNX behind the parity gate.
+
+python -m anymask.training.ship runs/nano_v0 src/anymask/assets/nano
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from anymask.errors import WeightsError
+from anymask.model.export import export_nano
+from anymask.model.nano import Nano, NanoConfig
+from anymask.model.nano_decoder import NanoDecoderConfig
+from anymask.model.nano_encoder import NanoEncoderConfig
+
+from .checkpoint import load_average
+
+
+def model_config(run: Path) -> NanoConfig:
+    """The network's sizes as the run recorded them.
+
+    Raises:
+        WeightsError: the folder holds no readable run.
+    """
+    try:
+        sizes: dict[str, Any] = json.loads((run / "config.json").read_text())["model"]
+        encoder: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in sizes["encoder"].items()
+        }
+        return NanoConfig(
+            sizes["long_side"], NanoEncoderConfig(**encoder), NanoDecoderConfig(**sizes["decoder"])
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{run} holds no run that can be read: {error}.") from None
+
+
+def ship(run: Path, out: Path, name: str = "nano", long_side: int | None = None) -> dict[str, Any]:
+    """Export the averaged weights of a run and return the facts written to the manifest."""
+    config = model_config(run)
+    if long_side is not None:
+        config = dataclasses.replace(config, long_side=long_side)
+    model = Nano(config)
+    numbers = load_average(run / "last.safetensors", model)
+    training = {
+        "recipe": json.loads((run / "config.json").read_text())["name"],
+        "steps": numbers["step"],
+        "hours": round(numbers["seconds"] / 3600, 2),
+    }
+    parity = export_nano(model, out, name, training)
+    return {"training": training, "parity": dataclasses.asdict(parity)}
+
+
+def main() -> None:
+    """Parse the command line, export, and print what was measured."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("out", type=Path, help="folder for the model")
+    parser.add_argument("--name", default="nano")
+    parser.add_argument("--long-side", type=int, default=None, help="network frame's longer side in pixels")
+    options = parser.parse_args()
+    print(json.dumps(ship(options.run, options.out, options.name, options.long_side), indent=1))
+
+
+if __name__ == "__main__":
+    main()
