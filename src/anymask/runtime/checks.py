@@ -1,21 +1,16 @@
-"""What every backend checks of what it is given and gives, and the batching that padding asks for.
+"""What every backend checks of what it is given and of what it answers.
 
 A frame's embedding has one cell per `EMBEDDING_STRIDE` network pixels in every model of the family.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
 
 from anymask.errors import ModelError
 from anymask.runtime.backend import NUM_MASKS, Features, FloatArray, ModelSpec, PromptArrays
 
 EMBEDDING_STRIDE = 16
-
-Decode = Callable[[PromptArrays], tuple[FloatArray, FloatArray]]
 
 
 def check_pixels(spec: ModelSpec, pixels: FloatArray) -> None:
@@ -90,57 +85,6 @@ def check_answer(
             f"got {logits.shape} and {scores.shape}: the model's files do not belong together"
         )
     return logits, scores
-
-
-def decode_without_padding(decode: Decode, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
-    """Decode a ragged batch so that each prompt answers as it would alone.
-
-    A network that lets tokens labelled -1 take part in its attention (the published one does, and so learns what
-    exactly one of them means) answers differently when a batch adds more. So each prompt keeps its points, and
-    one -1 unless it has a box (the published rule), and prompts of equal length are decoded together. A batch
-    that is not ragged is decoded in one call.
-    """
-    prompts = _with_a_spare_slot(prompts)
-    keep = _canonical_slots(prompts.labels)
-    if keep.all():
-        return decode(prompts)
-    lengths = keep.sum(axis=1)
-    groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
-    answers = [decode(_group(prompts, keep, rows)) for rows in groups]
-    back = np.argsort(np.concatenate(groups))
-    logits = np.concatenate([logits for logits, _ in answers])[back]
-    scores = np.concatenate([scores for _, scores in answers])[back]
-    return logits, scores
-
-
-def _group(prompts: PromptArrays, keep: NDArray[np.bool_], rows: NDArray[np.intp]) -> PromptArrays:
-    """The prompts ``rows``, which keep equally many slots, without the others."""
-    kept = keep[rows]
-    return PromptArrays(
-        prompts.points[rows][kept].reshape(len(rows), -1, 2),
-        prompts.labels[rows][kept].reshape(len(rows), -1),
-        prompts.mask_input[rows],
-        prompts.has_mask[rows],
-    )
-
-
-def _with_a_spare_slot(prompts: PromptArrays) -> PromptArrays:
-    """The same prompts with one more -1 where a prompt without a box has none."""
-    missing = ~(prompts.labels == -1).any(axis=1) & ~(prompts.labels >= 2).any(axis=1)
-    if not missing.any():
-        return prompts
-    points = np.pad(prompts.points, ((0, 0), (0, 1), (0, 0)))
-    labels = np.pad(prompts.labels, ((0, 0), (0, 1)), constant_values=-1.0)
-    return PromptArrays(points, labels, prompts.mask_input, prompts.has_mask)
-
-
-def _canonical_slots(labels: FloatArray) -> NDArray[np.bool_]:
-    """Which slots (B, N) stay: real points, and the first -1 of a prompt without a box."""
-    padding = labels == -1
-    has_box = (labels >= 2).any(axis=1, keepdims=True)
-    first = padding & (np.cumsum(padding, axis=1) == 1)
-    keep: NDArray[np.bool_] = ~padding | (first & ~has_box)
-    return keep
 
 
 def _check_float32(name: str, array: object, ndim: int) -> None:

@@ -53,13 +53,9 @@ class OnnxBackend:
         checks.check_features(features, self.manifest.features)
         mask_size = checks.low_res_size(self.spec, features)
         checks.check_prompts(prompts, mask_size)
-
-        def decode(group: PromptArrays) -> tuple[FloatArray, FloatArray]:
-            inputs = {name: getattr(group, name) for name in _PROMPTS}
-            answer = self._decoder.run({**features, **inputs})
-            return checks.check_answer(answer[_ANSWERS[0]], answer[_ANSWERS[1]], len(group), mask_size)
-
-        return checks.decode_without_padding(decode, prompts)
+        inputs = {name: getattr(prompts, name) for name in _PROMPTS}
+        answer = self._decoder.run({**features, **inputs})
+        return checks.check_answer(answer[_ANSWERS[0]], answer[_ANSWERS[1]], len(prompts), mask_size)
 
 
 class _Graph:

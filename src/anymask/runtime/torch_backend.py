@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +46,7 @@ class TorchBackend:
     def encode(self, pixels: FloatArray) -> Features:
         """See `Backend.encode`."""
         checks.check_pixels(self._spec, pixels)
-        with torch.inference_mode():
+        with _running(self._spec.name):
             encoded = self._model.image_encoder(self._tensor(pixels))
         features = encoded if isinstance(encoded, dict) else {"embedding": encoded}
         return {name: _array(feature) for name, feature in features.items()}
@@ -55,16 +57,10 @@ class TorchBackend:
         checks.check_features(features, names)
         mask_size = checks.low_res_size(self._spec, features)
         checks.check_prompts(prompts, mask_size)
-        on_device = {name: self._tensor(feature) for name, feature in features.items()}
-
-        def decode(group: PromptArrays) -> tuple[FloatArray, FloatArray]:
-            with torch.inference_mode():
-                logits, scores = self._decode(on_device, group)
-            return checks.check_answer(_array(logits), _array(scores), len(group), mask_size)
-
-        if isinstance(self._model, Sam):
-            return decode(prompts)  # takes padding out of its attention itself, so one batch will do
-        return checks.decode_without_padding(decode, prompts)
+        with _running(self._spec.name):
+            on_device = {name: self._tensor(feature) for name, feature in features.items()}
+            logits, scores = self._decode(on_device, prompts)
+        return checks.check_answer(_array(logits), _array(scores), len(prompts), mask_size)
 
     def _decode(self, features: dict[str, Tensor], prompts: PromptArrays) -> tuple[Tensor, Tensor]:
         points, labels, masks, has_mask = (
@@ -88,6 +84,17 @@ def load_torch(path: str | os.PathLike[str], device: str = "cpu") -> TorchBacken
     """
     sam, config = load_sam(path) if _is_ours(Path(path)) else load_checkpoint(path)
     return TorchBackend(sam, config, device)
+
+
+@contextmanager
+def _running(name: str) -> Iterator[None]:
+    """Without gradients; what torch refuses (sizes that do not fit, memory) becomes a `ModelError`."""
+    try:
+        with torch.inference_mode():
+            yield
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"the model {name!r} could not be run: {reason:.200}") from error
 
 
 def _is_ours(path: Path) -> bool:
