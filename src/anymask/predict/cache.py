@@ -64,7 +64,11 @@ class EmbeddingCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             embedding.save(temporary)
-            os.replace(temporary, self.folder / f"{key}-{_file_digest(temporary)}{_SUFFIX}")
+            path = self.folder / f"{key}-{_file_digest(temporary)}{_SUFFIX}"
+            os.replace(temporary, path)
+            for other in self._files(key):
+                if other != path:  # equal values in another order of the header, from a race
+                    _remove(other)
         except (OSError, AnymaskError) as error:
             _log.warning("could not keep an embedding in %s: %s", self.folder, error)
             _remove(temporary)
