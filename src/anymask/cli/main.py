@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = app(
             args=None if arguments is None else list(arguments), prog_name="anymask", standalone_mode=False
         )
+        if status == INTERRUPTED:  # Typer of some versions swallows the interrupt and returns this
+            raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except AnymaskError as error:
         console.complain(str(error))

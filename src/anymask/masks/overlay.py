@@ -117,7 +117,7 @@ def _unit(canvas: Pixels) -> float:
     return min(max(math.sqrt(canvas.shape[0] * canvas.shape[1]) / 490.0, 0.3), 40.0)
 
 
-def _blend(region: Pixels, alpha: NDArray[np.float32], colour: Colour) -> None:
+def _blend(region: Pixels, alpha: NDArray[np.floating], colour: Colour) -> None:
     """Lay ``colour`` over ``region`` (h, w, 3) with weights ``alpha`` (h, w) in 0..1, in place."""
     weight = alpha[..., None]
     mixed = region * (1.0 - weight) + np.array(colour, dtype=np.float32) * weight
