@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,14 @@ def save_checkpoint(
     model: nn.Module,
     ema: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
+    random_states: Sequence[Tensor],
     numbers: Mapping[str, Any],
 ) -> None:
-    """Write model, average, optimiser and random state; ``numbers`` (step and the like) must be JSON."""
+    """Write model, average, optimiser and the processes' random states; ``numbers`` must be JSON."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.items()}
     tensors |= _optimizer_tensors(optimizer)
-    tensors["generator"] = generator.get_state()
+    tensors |= {f"generator.{rank}": state for rank, state in enumerate(random_states)}
     tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in tensors.items()}
     temporary = path.with_name(path.name + ".part")
     save_file(tensors, temporary, metadata={"format": _FORMAT, "numbers": json.dumps(dict(numbers))})
@@ -55,6 +55,7 @@ def load_checkpoint(
     ema: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
+    rank: int,
     device: torch.device,
 ) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote, in place; returns its numbers.
@@ -74,7 +75,8 @@ def load_checkpoint(
     for key, value in _under(tensors, "ema.").items():
         ema[key] = value.to(device)
     _restore_optimizer(optimizer, _under(tensors, "optimizer."))
-    generator.set_state(tensors["generator"])
+    if f"generator.{rank}" in tensors:  # a process that was not there before keeps its fresh state
+        generator.set_state(tensors[f"generator.{rank}"])
     numbers: dict[str, Any] = json.loads(metadata["numbers"])
     return numbers
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from anymask.model.nano_encoder import normalise
 from .checkpoint import load_average, load_checkpoint, save_checkpoint
 from .interaction import first_prompt, is_ambiguous, next_prompt
 from .losses import LossWeights, prompt_loss
+from .parallel import Team, join_team
 from .samples import LOW_RES_STRIDE, Batch, BatchSource, SamplingConfig
 
 
@@ -141,11 +142,11 @@ def batch_loss(
     return torch.stack(losses).mean(), log
 
 
-class _From(Sampler[int]):
-    """Step numbers from a start."""
+class _Steps(Sampler[int]):
+    """Numbers of the batches that fall to one process: every one of the team has its own."""
 
-    def __init__(self, start: int, stop: int) -> None:
-        self._range = range(start, stop)
+    def __init__(self, start: int, stop: int, team: Team) -> None:
+        self._range = range(start * team.size + team.rank, stop * team.size, team.size)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._range)
@@ -183,8 +184,10 @@ def train(
     keep_freed_memory()
     folder = Path(out) / config.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
     target = torch.device(device)
+    team = join_team(target)
+    if team.leads:
+        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
     torch.manual_seed(config.seed)
     model = Nano(config.model)
     if config.init is not None:
@@ -194,12 +197,13 @@ def train(
         parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98)
     )
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    generator = torch.Generator(target).manual_seed(config.seed)
+    generator = torch.Generator(target).manual_seed(config.seed + 1_000_003 * team.rank)
     path = folder / "last.safetensors"
     numbers: dict[str, Any] = {"step": 0, "seconds": 0.0}
     if path.exists():
-        numbers = load_checkpoint(path, model, average, optimizer, generator, target)
-    _Run(config, model, average, optimizer, generator, path, numbers, target).go(data, seconds)
+        numbers = load_checkpoint(path, model, average, optimizer, generator, team.rank, target)
+    _Run(config, model, average, optimizer, generator, path, numbers, target, team).go(data, seconds)
+    team.wait()
     return path
 
 
@@ -213,37 +217,46 @@ class _Run:
     path: Path
     numbers: dict[str, Any]
     device: torch.device
+    team: Team
 
     def go(self, data: str | Path, seconds: float | None) -> None:
         config = self.config
         first = int(self.numbers["step"])
         started = saved = time.monotonic()
         before = float(self.numbers["seconds"])
-        log = _Log(self.path.parent, config)
+        log = _Log(self.path.parent, config) if self.team.leads else None
         self.model.train()
         for step, batches in enumerate(self._batches(data, first), start=first):
             scalars = self._step(step, batches)
             now = time.monotonic()
             self.numbers = {"step": step + 1, "seconds": before + now - started}
-            log.add(step, scalars, (now - started) / (step + 1 - first))
-            out_of_time = seconds is not None and now - started > seconds
-            if now - saved > config.save_every_s or step + 1 == config.steps or out_of_time:
-                save_checkpoint(
-                    self.path, self.model, self.average, self.optimizer, self.generator, self.numbers
-                )
+            if log is not None:
+                log.add(step, scalars, (now - started) / (step + 1 - first))
+            out_of_time = self.team.agree(seconds is not None and now - started > seconds)
+            save_due = self.team.agree(now - saved > config.save_every_s)
+            if save_due or out_of_time or step + 1 == config.steps:
+                self._save()
                 saved = now
             if out_of_time:
                 break
-        log.close()
+        if log is not None:
+            log.close()
+
+    def _save(self) -> None:
+        states = self.team.gather_states(self.generator.get_state())
+        if self.team.leads:
+            save_checkpoint(self.path, self.model, self.average, self.optimizer, states, self.numbers)
 
     def _batches(self, data: str | Path, first: int) -> Iterator[list[Batch]]:
         config = self.config
         shards = open_shards(data)
-        source = BatchSource(shards, [s.source for s in shards], config.sampling, config.seed)
+        sampling = replace(config.sampling, images=max(1, config.sampling.images // self.team.size))
+        per_step = config.accumulate * self.team.size
+        source = BatchSource(shards, [s.source for s in shards], sampling, config.seed, per_step)
         loader = DataLoader(
             source,
             batch_size=None,
-            sampler=_From(first * config.accumulate, config.steps * config.accumulate),
+            sampler=_Steps(first * config.accumulate, config.steps * config.accumulate, self.team),
             num_workers=config.workers,
             prefetch_factor=6 if config.workers else None,
             pin_memory=self.device.type == "cuda",
@@ -266,6 +279,7 @@ class _Run:
             with torch.autocast("cuda", torch.bfloat16) if use_bf16 else nullcontext():
                 loss, scalars = batch_loss(self.model, batch.to(self.device), config, self.generator)
             (loss / len(batches)).backward()  # type: ignore[no-untyped-call]
+        self.team.average_gradients(self.model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         if torch.isfinite(norm):
             self.optimizer.step()

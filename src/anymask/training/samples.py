@@ -34,10 +34,10 @@ class SamplingConfig:
     """What a batch is made of.
 
     Attributes:
-        images: images per batch.
+        images: images per step of the optimiser and batch of accumulation, shared out among the processes.
         masks: masks (each prompted on its own) per image.
-        phases: (first batch number, sizes) in rising order; a batch draws one of its phase's (height, width)
-            in pixels, multiples of 32. Small pictures first, larger ones later.
+        phases: (first step, sizes) in rising order; a batch draws one of its phase's (height, width) in pixels,
+            multiples of 32. Small pictures first, larger ones later.
         scale: range of the longer side, in multiples of the batch's longer side, that an image is resized to.
         min_cells: masks that cover fewer cells (of 4 x 4 pixels) are not trained on.
         groups: sources that count as one when drawing.
@@ -95,11 +95,17 @@ def source_probabilities(
 
 
 class BatchSource(TorchDataset[Batch]):
-    """Batches by step number."""
+    """Batches by number; ``per_step`` of them make one step of the optimiser."""
 
     def __init__(
-        self, shards: Sequence[Dataset], names: Sequence[str], config: SamplingConfig, seed: int
+        self,
+        shards: Sequence[Dataset],
+        names: Sequence[str],
+        config: SamplingConfig,
+        seed: int,
+        per_step: int = 1,
     ) -> None:
+        self.per_step = per_step
         self.shards = list(shards)
         self.config = config
         self.seed = seed
@@ -107,9 +113,9 @@ class BatchSource(TorchDataset[Batch]):
             [(n, len(s)) for n, s in zip(names, shards, strict=True)], config
         )
 
-    def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng([self.seed, step])
-        sizes = [sizes for first, sizes in self.config.phases if first <= step][-1]
+    def __getitem__(self, number: int) -> Batch:
+        rng = np.random.default_rng([self.seed, number])
+        sizes = [sizes for first, sizes in self.config.phases if first <= number // self.per_step][-1]
         height, width = sizes[int(rng.integers(len(sizes)))]
         pixels: list[npt.NDArray[np.uint8]] = []
         coverage: list[npt.NDArray[np.uint8]] = []
