@@ -16,7 +16,7 @@ CLICK := 300,170
 define NO_REGISTRY
 echo "anymask: the packages it needs could not be installed (see the lines above)." >&2; \
 echo "  Is this machine offline? Set-up needs a package index once; afterwards everything works offline." >&2; \
-echo "  With the packages in a folder: PIP_NO_INDEX=1 PIP_FIND_LINKS=/that/folder make $@" >&2; exit 1
+echo "  With the packages in a folder: PIP_NO_INDEX=1 PIP_FIND_LINKS=/that/folder make $(or $(MAKECMDGOALS),demo)" >&2; exit 1
 endef
 
 define CHECK_PYTHON
