@@ -76,10 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--photo", type=Path, default=Path(__file__).parent.parent / "examples" / "coffee.jpg"
-    )
-    parser.add_argument("--point", default="300,200", help="x,y of the click (default: 300,200)")
+    parser.add_argument("--photo", type=Path, default=Path(__file__).parent.parent / "examples" / "photo.jpg")
+    parser.add_argument("--point", default="300,170", help="x,y of the click (default: 300,170)")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each, in turn (default: 2)")
     parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
     options = parser.parse_args()

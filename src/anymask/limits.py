@@ -24,6 +24,8 @@ MAX_NMS_BOXES: Final = 1_000_000
 MAX_EMBEDDING_BYTES: Final = 256 * 1024 * 1024
 MAX_EMBEDDING_ARRAYS: Final = 32
 MAX_EMBEDDING_TEXT: Final = 512
+MAX_MANIFEST_BYTES: Final = 256 * 1024
+MAX_GRAPH_BYTES: Final = 2**31 - 1
 MAX_SETTINGS_BYTES: Final = 64 * 1024
 MAX_THREADS: Final = 1_024
 
@@ -54,6 +56,8 @@ _ROWS: Final = (
     ("MAX_EMBEDDING_BYTES", "bytes", "largest embedding file"),
     ("MAX_EMBEDDING_ARRAYS", "arrays", "arrays in one embedding"),
     ("MAX_EMBEDDING_TEXT", "characters", "length of each text in an embedding"),
+    ("MAX_MANIFEST_BYTES", "bytes", "largest manifest of a model"),
+    ("MAX_GRAPH_BYTES", "bytes", "largest ONNX graph, which is the format's own limit"),
     ("MAX_SETTINGS_BYTES", "bytes", "largest settings file"),
     ("MAX_THREADS", "threads", "largest thread count that may be asked for"),
 )

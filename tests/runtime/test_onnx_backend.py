@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from anymask.errors import AnymaskError, ModelError, ModelFormatError, NotFoundError, WeightsError
+from anymask.model.export import sealed
 from anymask.runtime.manifest import read_manifest
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.runtime.onnx_format import refuse_external_data
@@ -31,14 +32,13 @@ def copy(nano_folder: Path, tmp_path: Path) -> Path:
 
 
 def change_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a manifest as someone would who knows the format: with a new seal, unless the seal is changed."""
     manifest = json.loads((folder / "manifest.json").read_text())
+    old_seal = manifest["sha256"]
     change(manifest)
+    if isinstance(manifest, dict) and manifest.get("sha256") == old_seal:
+        manifest = sealed({key: value for key, value in manifest.items() if key != "sha256"})
     (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def seal(manifest: dict[str, Any]) -> None:
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    manifest["sha256"] = hashlib.sha256(text.encode()).hexdigest()
 
 
 def replace_graph(folder: Path, name: str, data: bytes) -> None:
@@ -70,7 +70,6 @@ def test_a_flipped_byte_anywhere_in_a_graph(copy: Path, name: str) -> None:
 
 
 def test_a_flipped_byte_anywhere_in_a_sealed_manifest(copy: Path) -> None:
-    change_manifest(copy, seal)
     digest = read_manifest(copy).spec.digest
     whole = (copy / "manifest.json").read_bytes()
     for place in range(len(whole)):

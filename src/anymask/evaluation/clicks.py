@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from anymask.predict.segmenter import Segmenter
 from anymask.types import Embedding
@@ -48,7 +47,7 @@ class ClickResult:
 def deepest_point(region: BoolArray) -> tuple[float, float, float]:
     """Centre (x, y) of the pixel farthest from a region's boundary, and that distance in pixels."""
     padded = np.pad(region.astype(np.uint8), 1)
-    depth: NDArray[np.float32] = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5))[1:-1, 1:-1]
+    depth = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), dtype=np.float32)[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     return float(column) + 0.5, float(row) + 0.5, float(depth[row, column])
 

@@ -25,7 +25,8 @@ def stability_score(
         raise MaskError(f"logits must be a float array (..., h, w), got {logits.dtype} {logits.shape}")
     if not offset >= 0:
         raise MaskError(f"the stability offset must be 0 or more, got {offset}")
-    inner = np.count_nonzero(logits > threshold + offset, axis=(-2, -1))
-    outer = np.count_nonzero(logits > threshold - offset, axis=(-2, -1))
+    planes = logits.reshape(-1, *logits.shape[-2:])  # counting without an axis is several times faster
+    inner = [np.count_nonzero(plane > threshold + offset) for plane in planes]
+    outer = [np.count_nonzero(plane > threshold - offset) for plane in planes]
     score: NDArray[np.float64] = np.asarray(inner, dtype=np.float64) / np.maximum(outer, 1)
-    return score
+    return score.reshape(logits.shape[:-2])

@@ -1,8 +1,8 @@
 """The manifest beside an ONNX model, read with distrust, and the files it vouches for.
 
 ``manifest.json`` states the format, the size and SHA-256 of ``encoder.onnx`` and ``decoder.onnx``, the frame the
-network wants, and for people how it was trained and exported (see `anymask.model.export`). Where it carries a
-``sha256`` of its own, that is the SHA-256 of the rest as JSON with sorted keys and no spaces, and must hold.
+network wants, and for people how it was trained and exported (see `anymask.model.export`). Its own ``sha256``
+is the SHA-256 of the rest as JSON with sorted keys and no spaces, and must hold.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from importlib.resources.abc import Traversable
 from typing import Any, Final, Literal
 
 from anymask.errors import ModelFormatError, NotFoundError, WeightsError
-from anymask.limits import MAX_NETWORK_SIDE
+from anymask.limits import MAX_GRAPH_BYTES, MAX_MANIFEST_BYTES, MAX_NETWORK_SIDE
 from anymask.runtime.backend import ModelSpec
 
 FORMAT: Final = "anymask-onnx-1"
 MANIFEST: Final = "manifest.json"
 GRAPHS: Final = ("encoder.onnx", "decoder.onnx")
-MAX_MANIFEST_BYTES: Final = 256 * 1024
-MAX_GRAPH_BYTES: Final = 2**31 - 1  # protobuf's own limit
 _FRAME: Final = ("long_side", "pad", "pixel_mean", "pixel_std", "low_res_stride", "mask_threshold")
 _KEYS: Final = {"format", "name", "files", "features", *_FRAME, "config", "parity", "training", "sha256"}
 
@@ -115,8 +113,6 @@ def _parse(data: Any) -> Manifest:
 
 
 def _check_seal(data: dict[str, Any]) -> None:
-    if "sha256" not in data:
-        return
     rest = {key: value for key, value in data.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     if hashlib.sha256(text.encode()).hexdigest() != data["sha256"]:
