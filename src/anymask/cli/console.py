@@ -23,6 +23,7 @@ __all__ = [
 Item = TypeVar("Item")
 
 _PATIENCE_S: Final = 2.0
+_now = time.monotonic
 _level = 0
 
 
@@ -85,8 +86,8 @@ def with_progress(items: Sequence[Item], what: str) -> Iterator[Item]:
 
 
 def _with_bar(items: Sequence[Item], what: str) -> Iterator[Item]:
-    start, done = time.monotonic(), 0
-    while done < len(items) and time.monotonic() - start < _PATIENCE_S:
+    start, done = _now(), 0
+    while done < len(items) and _now() - start < _PATIENCE_S:
         yield items[done]
         done += 1
     if done < len(items):
