@@ -47,11 +47,9 @@ format: .venv-dev/.installed ## put the style right
 	$(DEV)/ruff check --fix .
 	$(DEV)/ruff format .
 
-bench: .venv-dev/.installed ## run every benchmark; quality too with DATA=folder of labelled shards
-	$(DEV)/python benchmarks/nano_speed.py --json benchmarks/results/nano_speed.json
-	$(DEV)/python benchmarks/cold_start.py --json benchmarks/results/cold_start.json
-	$(DEV)/python benchmarks/sam_parity.py
-	$(if $(DATA),$(DEV)/python benchmarks/click_table.py --data $(DATA) --json benchmarks/results/click_table.json)
+bench: .venv-dev/.installed ## run the benchmarks; those on pictures need DATA=folder of shards
+	@for file in $(filter-out benchmarks/click_table.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(DEV)/python "$$file"; done
+	@if test -n "$(DATA)"; then echo "== benchmarks/click_table.py"; $(DEV)/python benchmarks/click_table.py --data "$(DATA)"; else echo "== benchmarks/click_table.py: left out, give DATA=folder"; fi
 
 docs: .venv-dev/.installed ## print the generated pages anew
 	$(DEV)/python -m anymask.limits > docs/limits.md
