@@ -13,12 +13,31 @@ from anymask.training.samples import SamplingConfig
 SMALL = ((192, 192), (160, 224), (224, 160))
 LARGE = ((256, 256), (224, 320), (320, 224))
 
+WEIGHTS = {  # more of what is general or rare, less of what repeats itself
+    "bsds500": 1.8,
+    "em_membrane": 2.0,
+    "komahomu": 1.3,
+    "humanseg": 1.5,
+    "tiles": 1.3,
+    "camvid": 1.3,
+    "carparts": 0.6,
+    "fasseg": 0.5,
+    "class5": 0.6,
+    "crackforest": 0.5,
+}
+
 RECIPE = TrainConfig(
     name="nano_v0",
-    steps=3700,
+    steps=4900,
+    box_share=0.3,
     average=0.998,
     loss=LossWeights(quality=5.0),
-    sampling=SamplingConfig(images=8, masks=5, phases=((0, SMALL), (1600, LARGE))),
+    sampling=SamplingConfig(
+        images=8,
+        masks=5,
+        phases=((0, SMALL), (1600, LARGE), (1900, SMALL), (4350, LARGE)),
+        weights=WEIGHTS,
+    ),
 )
 
 if __name__ == "__main__":
