@@ -15,34 +15,9 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def random_nano() -> Nano:
     """A nano of some thousand parameters whose masks depend on image and prompts; frame of 128."""
-    import torch
+    from small_nano import seeded_nano
 
-    from anymask.model.nano import Nano, NanoConfig
-    from anymask.model.nano_decoder import NanoDecoderConfig
-    from anymask.model.nano_encoder import NanoEncoderConfig
-
-    encoder = NanoEncoderConfig(
-        stem_channels=8,
-        channels=(8, 16, 24, 32),
-        blocks=(1, 1, 1, 1),
-        heads=2,
-        embedding_channels=32,
-        skip8_channels=16,
-        skip4_channels=8,
-    )
-    decoder = NanoDecoderConfig(depth=2, heads=2, mlp=32, map_hidden=8)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        nano = Nano(NanoConfig(128, encoder, decoder))
-        for module in nano.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):  # fresh ones hide their branch behind a zero
-                torch.nn.init.uniform_(module.weight, 0.5, 1.0)
-                assert module.running_mean is not None
-                module.running_mean.normal_(0.0, 0.1)
-        for net in nano.mask_decoder.hypernetworks:  # fresh ones answer almost nothing
-            assert isinstance(net, torch.nn.Sequential)
-            torch.nn.init.normal_(net[-1].weight, std=1.0)
-    return nano.eval()
+    return seeded_nano()
 
 
 @pytest.fixture(scope="session")

@@ -9,37 +9,17 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from small_nano import seeded_nano
 
 from anymask.errors import ParityError
 from anymask.model import export
-from anymask.model.nano import Nano, NanoConfig
-from anymask.model.nano_decoder import NanoDecoderConfig
-from anymask.model.nano_encoder import NanoEncoderConfig
-
-SMALL = NanoConfig(
-    encoder=NanoEncoderConfig(
-        stem_channels=8,
-        channels=(8, 16, 24, 32),
-        blocks=(1, 1, 1, 1),
-        heads=2,
-        embedding_channels=32,
-        skip8_channels=16,
-        skip4_channels=8,
-    ),
-    decoder=NanoDecoderConfig(depth=1, heads=2, mlp=32, map_hidden=8),
-)
+from anymask.model.nano import Nano
 
 
 @pytest.fixture(scope="module")
 def model() -> Nano:
-    """A small seeded network whose residual branches are not zero."""
-    torch.manual_seed(0)
-    nano = Nano(SMALL)
-    for module in nano.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
-            module.running_mean.normal_(0.0, 0.1)
-    return nano.eval()
+    """The small network, this module's own."""
+    return seeded_nano()
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_nano import seeded_nano, wake_branches
 
-from anymask.model.nano import Nano
+from anymask.model.nano import Nano, NanoConfig
 from anymask.model.nano_encoder import count_parameters
 from anymask.model.prompt_maps import MAP_CHANNELS, features_under_box, features_under_points, prompt_maps
 
@@ -13,13 +14,7 @@ from anymask.model.prompt_maps import MAP_CHANNELS, features_under_box, features
 @pytest.fixture(scope="module")
 def nano() -> Nano:
     """A seeded network in evaluation mode whose residual branches are not zero."""
-    torch.manual_seed(0)
-    model = Nano()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
-            module.running_mean.normal_(0.0, 0.1)
-    return model.eval()
+    return seeded_nano(NanoConfig())
 
 
 def _prompts(height: int, width: int, count: int, slots: int) -> tuple[torch.Tensor, ...]:
@@ -88,9 +83,7 @@ def test_mask_input_counts_only_with_its_flag(nano: Nano) -> None:
 def test_every_parameter_learns(nano: Nano) -> None:
     torch.manual_seed(0)
     model = Nano().train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+    wake_branches(model)
     features = model.encode(torch.randn(2, 3, 64, 64))
     features = {k: v.repeat_interleave(2, 0) for k, v in features.items()}
     points = torch.rand(4, 3, 2) * 64

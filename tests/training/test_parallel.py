@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from anymask.training.checkpoint import read_tensors
+from anymask.model.weights import read_safetensors
 
 SCRIPT = """
 import dataclasses, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {helpers!r}]
 from test_loop import CONFIG
 from anymask.training.loop import train
 config = dataclasses.replace(CONFIG, steps=4)
@@ -45,14 +45,19 @@ def _free_port() -> int:
 def test_two_processes_train_one_model(shards: Path, tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
-        SCRIPT.format(tests=str(Path(__file__).parent), data=str(shards), out=str(tmp_path / "out"))
+        SCRIPT.format(
+            tests=str(Path(__file__).parent),
+            helpers=str(Path(__file__).parents[1] / "helpers"),
+            data=str(shards),
+            out=str(tmp_path / "out"),
+        )
     )
     port = _free_port()
     members = [_run(script, shards, tmp_path / "out", rank, port) for rank in range(2)]
     for member in members:
         _, errors = member.communicate(timeout=120)
         assert member.returncode == 0, errors.decode()[-2000:]
-    tensors, _ = read_tensors(tmp_path / "out" / "tiny" / "last.safetensors")
+    tensors, _ = read_safetensors(tmp_path / "out" / "tiny" / "last.safetensors")
     assert not torch.equal(tensors["generator.0"], tensors["generator.1"])
     assert all(torch.isfinite(v).all() for k, v in tensors.items() if k.startswith("model."))
 

@@ -103,7 +103,9 @@ def export_nano(
     model = model.eval().float().cpu()
     with tempfile.TemporaryDirectory() as temporary:
         encoder, decoder = Path(temporary, "encoder.onnx"), Path(temporary, "decoder.onnx")
-        with warnings.catch_warnings():  # the exporter's remarks about itself; the parity gate judges its work
+        with (
+            warnings.catch_warnings()
+        ):  # the exporter's remarks about itself; the parity gate judges its work
             warnings.simplefilter("ignore")
             _write_graphs(model, encoder, decoder)
         files = {"encoder.onnx": encoder.read_bytes(), "decoder.onnx": decoder.read_bytes()}

@@ -6,17 +6,17 @@ Tensors go into safetensors, numbers into its metadata; nothing is pickled.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from anymask.atomic import write_atomically
 from anymask.errors import WeightsError
+from anymask.model.weights import load_strict, read_safetensors
 
 _FORMAT = "anymask-training-1"
 
@@ -44,9 +44,7 @@ def save_checkpoint(
     tensors |= _optimizer_tensors(optimizer)
     tensors |= {f"generator.{rank}": state for rank, state in enumerate(random_states)}
     tensors = {k: v.detach().to("cpu").contiguous().clone() for k, v in tensors.items()}
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata={"format": _FORMAT, "numbers": json.dumps(dict(numbers))})
-    os.replace(temporary, path)
+    write_atomically(path, save(tensors, {"format": _FORMAT, "numbers": json.dumps(dict(numbers))}))
 
 
 def load_checkpoint(
@@ -63,52 +61,35 @@ def load_checkpoint(
     Raises:
         WeightsError: the file is damaged, of another kind, or of another network.
     """
-    tensors, metadata = read_tensors(path)
-    if metadata.get("format") != _FORMAT:
-        raise WeightsError(
-            f"{path} is no training checkpoint of anymask (format {metadata.get('format')!r})."
-        )
-    try:
-        model.load_state_dict(_under(tensors, "model."), strict=True)
-    except RuntimeError as error:
-        raise WeightsError(f"{path} holds another network: {error}") from None
+    tensors, numbers = _read(path)
+    load_strict(model, _under(tensors, "model."), origin=str(path))
     for key, value in _under(tensors, "ema.").items():
         ema[key] = value.to(device)
     _restore_optimizer(optimizer, _under(tensors, "optimizer."))
     if f"generator.{rank}" in tensors:  # a process that was not there before keeps its fresh state
         generator.set_state(tensors[f"generator.{rank}"])
-    numbers: dict[str, Any] = json.loads(metadata["numbers"])
     return numbers
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+def load_average(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Load the averaged weights of a checkpoint into a model, strictly; returns the checkpoint's numbers.
 
     Raises:
-        WeightsError: the file is missing or damaged.
+        WeightsError: as `load_checkpoint`.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError:
-        raise WeightsError(f"There is no checkpoint at {path}.") from None
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged: {error}.") from None
+    tensors, numbers = _read(path)
+    load_strict(model, _under(tensors, "ema."), origin=str(path))
+    return numbers
 
 
-def load_average(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Load the averaged weights of a checkpoint into a model, strictly; returns the checkpoint's numbers."""
-    tensors, metadata = read_tensors(path)
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, metadata = read_safetensors(path)
     if metadata.get("format") != _FORMAT:
         raise WeightsError(
             f"{path} is no training checkpoint of anymask (format {metadata.get('format')!r})."
         )
-    try:
-        model.load_state_dict(_under(tensors, "ema."), strict=True)
-    except RuntimeError as error:
-        raise WeightsError(f"{path} holds another network: {error}") from None
     numbers: dict[str, Any] = json.loads(metadata["numbers"])
-    return numbers
+    return tensors, numbers
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
