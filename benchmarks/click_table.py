@@ -124,6 +124,43 @@ def print_table(results: list[SetResult], mean: dict[str, float]) -> None:
     Console(width=140).print(table)
 
 
+def markdown(results: list[SetResult], mean: dict[str, float]) -> str:
+    """The same table for a document."""
+    heads = (
+        "set",
+        "images",
+        "masks",
+        "filled box",
+        "ellipse",
+        "**box**",
+        "**1 click, top**",
+        "no learning: region",
+        "**1 click, best of 3**",
+        "no learning: best region",
+        "**3 clicks**",
+        "**5 clicks**",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    for result in results:
+        anchors = [f"{a:.3f}" if a is not None else "" for a in ANCHORS.get(result.name, (None, None))]
+        cells = [f"{result.means[c]:.3f}" for c in COLUMNS]
+        row = [
+            result.name,
+            str(result.images),
+            str(result.masks),
+            *cells[:4],
+            anchors[0],
+            cells[4],
+            anchors[1],
+        ]
+        lines.append("| " + " | ".join([*row, *cells[5:]]) + " |")
+    known = [ANCHORS[r.name] for r in results if r.name in ANCHORS]
+    anchors = [f"{np.mean([a[i] for a in known]):.3f}" for i in range(2)] if known else ["", ""]
+    cells = [f"{mean[c]:.3f}" for c in COLUMNS]
+    row = ["**mean of sets**", "", "", *cells[:4], anchors[0], cells[4], anchors[1], *cells[5:]]
+    return "\n".join([*lines, "| " + " | ".join(row) + " |"]) + "\n"
+
+
 def main() -> None:
     """Parse the command line, run, print, and write JSON when asked."""
     parser = argparse.ArgumentParser(
@@ -137,6 +174,7 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=5, help="masks per image (default: 5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sets", nargs="*", default=None, help="names of sets (default: all)")
+    parser.add_argument("--markdown", type=Path, default=None, help="write the table here too")
     parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
     options = parser.parse_args()
     segmenter = anymask.load(options.model)
@@ -149,6 +187,8 @@ def main() -> None:
     ]
     mean = {c: float(np.mean([r.means[c] for r in results])) for c in COLUMNS}
     print_table(results, mean)
+    if options.markdown:
+        options.markdown.write_text(markdown(results, mean))
     if options.json:
         document = {
             "date": datetime.date.today().isoformat(),
