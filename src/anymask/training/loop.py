@@ -25,8 +25,9 @@ from torch.utils.data import DataLoader, Sampler
 from anymask.data.sa1b import open_shards
 from anymask.model.nano import PIXEL_MEAN, PIXEL_STD, Nano, NanoConfig
 from anymask.model.nano_encoder import normalise
+from anymask.model.weights import load_weights
 
-from .checkpoint import load_average, load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, save_checkpoint
 from .interaction import first_prompt, is_ambiguous, next_prompt
 from .losses import LossWeights, prompt_loss
 from .parallel import Team, join_team
@@ -47,7 +48,7 @@ class TrainConfig:
         box_share: share of first prompts that are boxes.
         average: decay of the exponential moving average of weights.
         bf16: autocast on a GPU (CPUs without native bf16 are slower with it).
-        init: checkpoint whose averaged weights the run starts from.
+        init: weights file that the run starts from (`ship` writes one).
     """
 
     name: str
@@ -191,7 +192,7 @@ def train(
     torch.manual_seed(config.seed)
     model = Nano(config.model)
     if config.init is not None:
-        load_average(Path(config.init), model)
+        load_weights(model, config.init)
     model = model.to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98)

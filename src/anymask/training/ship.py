@@ -1,6 +1,6 @@
 """From a training run to a model folder: averaged weights -> ONNX behind the parity gate.
 
-python -m anymask.training.ship runs/nano_v0 src/anymask/assets/nano
+python -m anymask.training.ship runs/nano_v0 src/anymask/assets/nano --weights weights/nano_v0.safetensors
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from anymask.model.export import export_nano
 from anymask.model.nano import Nano, NanoConfig
 from anymask.model.nano_decoder import NanoDecoderConfig
 from anymask.model.nano_encoder import NanoEncoderConfig
+from anymask.model.weights import save_weights
 
 from .checkpoint import load_average
 
@@ -38,8 +39,18 @@ def model_config(run: Path) -> NanoConfig:
         raise WeightsError(f"{run} holds no run that can be read: {error}.") from None
 
 
-def ship(run: Path, out: Path, name: str = "nano", long_side: int | None = None) -> dict[str, Any]:
-    """Export the averaged weights of a run and return the facts written to the manifest."""
+def ship(
+    run: Path, out: Path, name: str = "nano", long_side: int | None = None, weights: Path | None = None
+) -> dict[str, Any]:
+    """Export the averaged weights of a run and return the facts written to the manifest.
+
+    Args:
+        run: folder of the run.
+        out: folder of the model.
+        name: the model's name in the registry.
+        long_side: the network frame's longer side in pixels; the recipe's when not given.
+        weights: file for the averaged weights in half precision, to start another run from (`TrainConfig.init`).
+    """
     config = model_config(run)
     if long_side is not None:
         config = dataclasses.replace(config, long_side=long_side)
@@ -51,6 +62,14 @@ def ship(run: Path, out: Path, name: str = "nano", long_side: int | None = None)
         "hours": round(numbers["seconds"] / 3600, 2),
     }
     parity = export_nano(model, out, name, training)
+    if weights is not None:
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        facts = {key: str(value) for key, value in training.items()}
+        save_weights(
+            {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()},
+            weights,
+            facts,
+        )
     return {"training": training, "parity": dataclasses.asdict(parity)}
 
 
@@ -63,8 +82,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for the model")
     parser.add_argument("--name", default="nano")
     parser.add_argument("--long-side", type=int, default=None, help="network frame's longer side in pixels")
+    parser.add_argument("--weights", type=Path, default=None, help="keep the averaged weights here too")
     options = parser.parse_args()
-    print(json.dumps(ship(options.run, options.out, options.name, options.long_side), indent=1))
+    facts = ship(options.run, options.out, options.name, options.long_side, options.weights)
+    print(json.dumps(facts, indent=1))
 
 
 if __name__ == "__main__":
