@@ -7,6 +7,7 @@ import torch
 from small_nano import seeded_nano, wake_branches
 
 from anymask.model.nano import Nano, NanoConfig
+from anymask.model.nano_decoder import Affinity
 from anymask.model.nano_encoder import count_parameters
 from anymask.model.prompt_maps import MAP_CHANNELS, features_under_box, features_under_points, prompt_maps
 
@@ -92,7 +93,9 @@ def test_every_parameter_learns(nano: Nano) -> None:
     (logits.square().mean() + scores.mean()).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
     # A constant added to every key leaves a softmax unchanged: key biases have no gradient by mathematics.
-    assert [name for name in idle if not name.endswith(".k.bias")] == []
+    # The affinity's scale and bias belong to its own loss.
+    by_design = (".k.bias", "affinity.scale", "affinity.bias")
+    assert [name for name in idle if not name.endswith(by_design)] == []
 
 
 def test_maps_say_where_the_prompts_are() -> None:
@@ -123,3 +126,22 @@ def test_pooled_features_equal_direct_means() -> None:
 
 def test_size_stays_small(nano: Nano) -> None:
     assert count_parameters(nano) * 4 < 20e6  # bytes in fp32: all ONNX files together stay under 20 MB
+
+
+def test_affinity_is_the_cosine_to_what_lies_under_the_prompt() -> None:
+    torch.manual_seed(0)
+    affinity = Affinity(6, 4)
+    skip8 = torch.randn(1, 6, 5, 7)
+    points = torch.tensor([[[8.0 * 4 + 4, 8.0 * 2 + 4], [4.0, 4.0]], [[8.0, 8.0], [40.0, 32.0]]])
+    labels = torch.tensor([[1.0, 0.0], [2.0, 3.0]])
+    with torch.no_grad():
+        maps = affinity(skip8, points, labels)
+        looks = torch.nn.functional.normalize(affinity.project(skip8)[0].flatten(1), dim=0)
+    cosine = looks.T @ looks  # of every pair of the 35 cells
+    torch.testing.assert_close(maps[0, 0].flatten(), cosine[2 * 7 + 4], rtol=0, atol=1e-4)
+    torch.testing.assert_close(maps[0, 1].flatten(), cosine[0], rtol=0, atol=1e-4)
+    assert (maps[0, 2] == 0).all()
+    assert (maps[1, :2] == 0).all()
+    mean = features_under_box(looks.reshape(1, 4, 5, 7), torch.tensor([[8.0, 8.0, 40.0, 32.0]]), 8)[0, 0]
+    expected = torch.nn.functional.normalize(mean, dim=0) @ looks
+    torch.testing.assert_close(maps[1, 2].flatten(), expected, rtol=0, atol=1e-4)

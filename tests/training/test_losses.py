@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from anymask.training.losses import LossWeights, dice_loss, focal_loss, mask_iou, prompt_loss
+from anymask.training.losses import LossWeights, affinity_loss, dice_loss, focal_loss, mask_iou, prompt_loss
 
 
 def test_focal_loss_of_hard_targets_is_the_published_formula() -> None:
@@ -58,3 +58,15 @@ def test_quality_is_pulled_to_the_true_iou() -> None:
     loss, _ = prompt_loss(torch.full((1, 4, 4, 4), 5.0), quality, target, torch.ones(1), weights)
     assert loss.item() == pytest.approx(0.75**2)
     assert math.isfinite(loss.item())
+
+
+def test_affinity_loss_is_small_only_for_the_object() -> None:
+    target = torch.zeros(1, 1, 8, 8)
+    target[..., :4] = 1
+    similarity = torch.zeros(1, 3, 4, 4)
+    similarity[:, 0] = torch.nn.functional.avg_pool2d(target, 2)[:, 0] * 2 - 1
+    scale, bias = torch.tensor(20.0), torch.tensor(0.0)
+    assert affinity_loss(similarity, target, scale, bias) < 1e-3
+    assert affinity_loss(-similarity, target, scale, bias) > 10
+    similarity[:, 1] = 1.0  # background clicks do not count
+    assert affinity_loss(similarity, target, scale, bias) < 1e-3

@@ -30,6 +30,9 @@ from .prompt_maps import (
 NUM_MASKS = 4
 """Token 0 answers unambiguous prompts, tokens 1 to 3 are the nested answers to an ambiguous one."""
 
+AFFINITY_MAPS = 3
+"""Similarity to foreground clicks, to background clicks, to the box."""
+
 _HIDDEN = -1e4
 """Score that the softmax turns into zero in every floating type."""
 
@@ -42,6 +45,7 @@ class NanoDecoderConfig:
     heads: int = 4
     mlp: int = 256
     map_hidden: int = 32
+    affinity_channels: int = 32
     local_kernel: int = 5
 
 
@@ -150,6 +154,53 @@ class PromptTokens(nn.Module):
         return token
 
 
+class Affinity(nn.Module):
+    """How much each position looks like what lies under the prompt: cosine of learned features, as maps.
+
+    The similarity of a clicked position to all others is what a region grows along; given as a map, a small
+    decoder need not find it by attention. Trained directly too (`training.losses.affinity_loss`).
+    """
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, inner, 1)
+        self.scale = nn.Parameter(torch.tensor(6.0))
+        self.bias = nn.Parameter(torch.tensor(-3.0))
+
+    def forward(self, skip8: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+        """Similarity to foreground clicks, to background clicks (closest of each) and to the box's mean.
+
+        Args:
+            skip8: (1 or B, C8, H/8, W/8).
+            points, labels: as `NanoDecoder.forward`.
+
+        Returns:
+            (B, 3, H/8, W/8) in -1..1; zero for a kind of prompt that is not there.
+        """
+        height, width = skip8.shape[-2], skip8.shape[-1]
+        looks = unit_length(self.project(skip8), dim=1)
+        foreground, background, box, has_box = split_prompts(points, labels)
+        under_points = unit_length(features_under_points(looks, points, 8), dim=-1)  # (B, N, inner)
+        to_points = under_points @ looks.flatten(2)  # (B, N, P8)
+        to_box = (
+            unit_length(features_under_box(looks, box, 8), dim=-1) @ looks.flatten(2) * has_box.unsqueeze(-1)
+        )
+        maps = [closest(to_points, foreground), closest(to_points, background), to_box.squeeze(1)]
+        return torch.stack(maps, dim=1).reshape(-1, AFFINITY_MAPS, height, width)
+
+
+def unit_length(x: Tensor, dim: int) -> Tensor:
+    """Divide by the Euclidean length along one axis (in operators that every runtime has)."""
+    return x * torch.rsqrt((x * x).sum(dim, keepdim=True) + 1e-6)
+
+
+def closest(similarity: Tensor, weight: Tensor) -> Tensor:
+    """Largest similarity (B, N, P) over the slots of weight 1 in (B, N); zero where there is none: (B, P)."""
+    weight = weight.unsqueeze(-1)
+    best = (similarity * weight + (weight - 1.0) * 2.0).amax(1)
+    return best * weight.amax(1)
+
+
 def hide_padding(labels: Tensor) -> Tensor:
     """Attention bias (B, 1, 1, 4 + N) that hides padding slots (label -1) from every token and position.
 
@@ -168,9 +219,11 @@ class NanoDecoder(nn.Module):
         self.prompt_tokens = PromptTokens(dim, encoder)
         self.mask_tokens = nn.Embedding(NUM_MASKS, dim)
         self.map_to_image = nn.Sequential(
-            nn.Conv2d(MAP_CHANNELS, config.map_hidden, 1), nn.GELU(), nn.Conv2d(config.map_hidden, dim, 1)
+            nn.Conv2d(MAP_CHANNELS + AFFINITY_MAPS, config.map_hidden, 1),
+            nn.GELU(),
+            nn.Conv2d(config.map_hidden, dim, 1),
         )
-        self.map_to_skip8 = nn.Conv2d(MAP_CHANNELS, c8, 1)
+        self.map_to_skip8 = nn.Conv2d(MAP_CHANNELS + AFFINITY_MAPS, c8, 1)
         self.layers = nn.ModuleList(TwoWayBlock(dim, config) for _ in range(config.depth))
         self.final_norm_image = nn.LayerNorm(dim)
         self.final_norm_tokens = nn.LayerNorm(dim)
@@ -182,6 +235,7 @@ class NanoDecoder(nn.Module):
         self.hypernetworks = nn.ModuleList(
             nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, c4 + 1)) for _ in range(NUM_MASKS)
         )
+        self.affinity = Affinity(c8, config.affinity_channels)
         self.quality = nn.Sequential(nn.Linear(dim + c8 + 3, dim), nn.GELU(), nn.Linear(dim, 1))
 
     def forward(
@@ -206,7 +260,8 @@ class NanoDecoder(nn.Module):
         """
         embedding = features["embedding"]
         height, width = embedding.shape[-2], embedding.shape[-1]
-        maps8 = prompt_maps(points, labels, mask_input, has_mask, height * 2, width * 2, 8)
+        drawn = prompt_maps(points, labels, mask_input, has_mask, height * 2, width * 2, 8)
+        maps8 = torch.cat([drawn, self.affinity(features["skip8"], points, labels)], dim=1)
         grid = embedding + self.map_to_image(F.avg_pool2d(maps8, 2))
         image = grid.flatten(2).transpose(1, 2)  # (B, P, C)
         prompts = self.prompt_tokens(features, points, labels)

@@ -29,7 +29,7 @@ from anymask.model.weights import load_weights
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .interaction import first_prompt, is_ambiguous, next_prompt
-from .losses import LossWeights, prompt_loss
+from .losses import LossWeights, affinity_loss, prompt_loss
 from .parallel import Team, join_team
 from .samples import LOW_RES_STRIDE, Batch, BatchSource, SamplingConfig
 
@@ -127,6 +127,12 @@ def batch_loss(
         logits, quality = logits.float(), quality.float()
         loss, scalars = prompt_loss(logits, quality, target, is_ambiguous(state), config.loss)
         losses.append(loss)
+        if turn == 0 and config.loss.affinity > 0:
+            affinity = model.mask_decoder.affinity
+            maps = affinity(per_prompt["skip8"], state.points, state.labels).float()
+            closeness = affinity_loss(maps, target, affinity.scale, affinity.bias)
+            losses.append(closeness * (config.loss.affinity * config.rounds))
+            log["affinity"] = closeness.detach()
         log |= {f"{key}/{turn}": value for key, value in scalars.items()}
         if turn + 1 < config.rounds:
             if turn == 0 and config.rounds_masks < masks:
@@ -140,7 +146,7 @@ def batch_loss(
             answer = logits[torch.arange(logits.shape[0], device=logits.device), best].unsqueeze(1)
             silent = bool(torch.rand((), generator=generator, device=generator.device) < config.silent_share)
             state = next_prompt(state, answer, truth, LOW_RES_STRIDE, not silent, generator)
-    return torch.stack(losses).mean(), log
+    return torch.stack(losses).sum() / config.rounds, log
 
 
 class _Steps(Sampler[int]):

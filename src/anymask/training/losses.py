@@ -17,12 +17,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Relative weights; the first three are the paper's."""
+    """Relative weights; focal, dice and quality are the paper's losses, affinity is ours."""
 
     focal: float = 20.0
     dice: float = 1.0
     quality: float = 1.0
     gamma: float = 2.0
+    affinity: float = 0.5
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
@@ -50,6 +51,22 @@ def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
     truth = target > 0.5
     overlap = (predicted & truth).sum((-2, -1))
     return overlap / (predicted | truth).sum((-2, -1)).clamp(min=1)
+
+
+def affinity_loss(similarity: Tensor, target: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Teaches the encoder directly: what looks like the prompt should be the object, the rest should not.
+
+    Args:
+        similarity: (B, 3, h, w) as `Affinity` gives it; background clicks are left out.
+        target: (B, 1, 2h, 2w) coverage.
+        scale, bias: learned scalars that turn a cosine into a logit.
+
+    Returns:
+        Scalar: Dice loss plus cross-entropy of the map of the prompt that is there.
+    """
+    logits = (similarity[:, 0:1] + similarity[:, 2:3]) * scale + bias
+    target = F.avg_pool2d(target, 2)
+    return dice_loss(logits, target).mean() + F.binary_cross_entropy_with_logits(logits, target)
 
 
 def prompt_loss(
