@@ -79,8 +79,9 @@ class PairedScores:
         """Sum over its masks of candidate minus reference, and the number of masks, of each image (I,)."""
         number: dict[Hashable, int] = {}
         index = [number.setdefault(image, len(number)) for image in self.images]
-        gain = np.asarray(self.candidate) - np.asarray(self.reference)
-        return np.bincount(index, weights=gain), np.bincount(index).astype(np.float64)
+        gain = np.asarray(self.candidate, dtype=np.float64) - np.asarray(self.reference, dtype=np.float64)
+        gains: Values = np.bincount(index, weights=gain).astype(np.float64)
+        return gains, np.bincount(index).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,8 @@ def compare(
         draws = _draws(gains, masks, resamples, _generator(seed, name))
         total += draws
         results[name] = _difference(
-            float(np.mean(scores.candidate)),
-            float(np.mean(scores.reference)),
+            float(np.asarray(scores.candidate, dtype=np.float64).mean()),
+            float(np.asarray(scores.reference, dtype=np.float64).mean()),
             draws,
             confidence,
             (len(gains), len(scores.images)),
