@@ -7,15 +7,16 @@ image's border counted as boundary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from anymask.predict.segmenter import Segmenter
-from anymask.types import Embedding
+from anymask.types import Embedding, MaskSet
 
 from .metrics import BoolArray, iou
+from .promptable import Promptable
 
 
 @dataclass(frozen=True)
@@ -64,39 +65,49 @@ def next_click(answer: BoolArray, truth: BoolArray) -> Click:
     return Click(spilled_x, spilled_y, False)
 
 
-def simulate_clicks(
-    segmenter: Segmenter,
+def click_rounds(
+    model: Promptable,
     embedding: Embedding,
     truth: BoolArray,
-    clicks: int,
     first: tuple[float, float] | None = None,
-) -> ClickResult:
-    """Click an object up to ``clicks`` times, feeding each answer back as mask prompt.
+) -> Iterator[MaskSet]:
+    """Click an object without end, feeding each answer back as mask prompt; the answer to every click in turn.
 
-    After one click the model gives three candidates and its own score chooses; later rounds ask for one mask.
+    After one click the model gives its candidates and its own score chooses; later rounds ask for one mask.
 
     Args:
-        segmenter: the model.
+        model: what is measured.
         embedding: the image's embedding.
         truth: (H, W) bool.
-        clicks: at least 1.
         first: where the first click goes; by default the middle of the object.
     """
     x, y = first if first is not None else deepest_point(truth)[:2]
     given = [Click(x, y, True)]
-    candidates = segmenter.segment(embedding, points=[(x, y)], labels=[1], multimask=True)
-    answer = candidates[0]
-    ious = [iou(answer.array, truth)]
-    oracle = max(iou(candidate.array, truth) for candidate in candidates)
-    score = answer.score
-    for _ in range(clicks - 1):
+    masks = model.segment(embedding, points=[(x, y)], labels=[1], multimask=True)
+    while True:
+        yield masks
+        answer = masks[0]
         given.append(next_click(answer.array, truth))
-        answer = segmenter.segment(
+        masks = model.segment(
             embedding,
             points=[(c.x, c.y) for c in given],
             labels=[int(c.foreground) for c in given],
             mask=answer.low_res_logits,
             multimask=False,
-        )[0]
-        ious.append(iou(answer.array, truth))
-    return ClickResult(ious[0], oracle, tuple(ious), score)
+        )
+
+
+def simulate_clicks(
+    segmenter: Promptable,
+    embedding: Embedding,
+    truth: BoolArray,
+    clicks: int,
+    first: tuple[float, float] | None = None,
+) -> ClickResult:
+    """Click an object ``clicks`` times, at least once; arguments as `click_rounds`."""
+    rounds = click_rounds(segmenter, embedding, truth, first)
+    candidates = next(rounds)
+    ious = [iou(candidates[0].array, truth)]
+    oracle = max(iou(candidate.array, truth) for candidate in candidates)
+    ious.extend(iou(next(rounds)[0].array, truth) for _ in range(clicks - 1))
+    return ClickResult(ious[0], oracle, tuple(ious), candidates[0].score)
