@@ -30,6 +30,7 @@ MAX_DISTANCE: Final = 0.0075
 """Largest distance of a pair as a share of the image's diagonal, as in the published benchmark."""
 
 _OUTLIER_COST: Final = 100.0
+_SMALL_COMPONENT: Final = 300
 
 
 @dataclass(frozen=True)
@@ -102,41 +103,59 @@ def _near_pairs(
 def _assign(
     first: IntArray, second: IntArray, distance: FloatArray, max_distance: float
 ) -> tuple[IntArray, IntArray]:
-    """Solve the sparse assignment; the smaller side asks, and each of its pixels may take its own outlier."""
+    """Solve the sparse assignment, large connected parts by themselves: the solver's time grows faster than size."""
     if not len(first):
         return first, second
-    sparse, solve = _solver()
-    left, row = np.unique(first, return_inverse=True)
-    right, column = np.unique(second, return_inverse=True)
-    if len(left) > len(right):
-        chosen_right, chosen_left = _assign_rows(sparse, solve, column, row, distance, max_distance)
-    else:
-        chosen_left, chosen_right = _assign_rows(sparse, solve, row, column, distance, max_distance)
-    return left[chosen_left], right[chosen_right]
+    sparse, csgraph = _scipy()
+    chosen: list[tuple[IntArray, IntArray]] = []
+    parts = _parts(sparse, csgraph, first, second)
+    for part in np.unique(parts):
+        here = parts == part
+        left, row = np.unique(first[here], return_inverse=True)
+        right, column = np.unique(second[here], return_inverse=True)
+        if len(left) <= len(right):  # the smaller side asks, so that fewer outliers are needed
+            i, j = _assign_rows(sparse, csgraph, row, column, distance[here], max_distance)
+        else:
+            j, i = _assign_rows(sparse, csgraph, column, row, distance[here], max_distance)
+        chosen.append((left[i], right[j]))
+    return np.concatenate([i for i, _ in chosen]), np.concatenate([j for _, j in chosen])
+
+
+def _parts(sparse: Any, csgraph: Any, first: IntArray, second: IntArray) -> IntArray:
+    """A number for each pair; pairs of different numbers share no pixel. All small components together are 0."""
+    lefts, rights = int(first.max()) + 1, int(second.max()) + 1
+    nodes = lefts + rights
+    ends = (first.astype(np.int32), (second + lefts).astype(np.int32))
+    graph = sparse.csr_array((np.ones(len(first), dtype=np.int8), ends), shape=(nodes, nodes))
+    _, component = csgraph.connected_components(graph, directed=False)
+    large = np.bincount(component) > _SMALL_COMPONENT
+    numbers = np.where(large, np.cumsum(large), 0)
+    return np.asarray(numbers[component[first]], dtype=np.int64)
 
 
 def _assign_rows(
-    sparse: Any, solve: Any, row: IntArray, column: IntArray, distance: FloatArray, max_distance: float
+    sparse: Any, csgraph: Any, row: IntArray, column: IntArray, distance: FloatArray, max_distance: float
 ) -> tuple[IntArray, IntArray]:
+    """Give every row a column or its own outlier."""
     asking, asked = int(row.max()) + 1, int(column.max()) + 1
     outlier = np.arange(asking)
     # One is added to every weight because the solver takes a weight of zero for no edge; each row gets exactly one
     # edge, so the optimum does not move. Matching must pay off even where all distances are zero.
-    weights = np.concatenate([distance + 1.0, np.full(asking, _OUTLIER_COST * max(max_distance, 1.0) + 1.0)])
+    weights = np.concatenate([distance, np.full(asking, _OUTLIER_COST * max(max_distance, 1.0))]) + 1.0
     rows = np.concatenate([row, outlier]).astype(np.int32)
     columns = np.concatenate([column, asked + outlier]).astype(np.int32)
     graph = sparse.csr_array((weights, (rows, columns)), shape=(asking, asked + asking))
-    row_index, column_index = solve(graph)
+    row_index, column_index = csgraph.min_weight_full_bipartite_matching(graph)
     real = column_index < asked
     return row_index[real].astype(np.int64), column_index[real].astype(np.int64)
 
 
-def _solver() -> tuple[Any, Any]:
+def _scipy() -> tuple[Any, Any]:
     try:
         from scipy import sparse
-        from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+        from scipy.sparse import csgraph
     except ImportError as error:
         raise MissingExtraError(
             "Matching boundaries needs scipy; install it with: pip install 'anymask[eval]'."
         ) from error
-    return sparse, min_weight_full_bipartite_matching
+    return sparse, csgraph
