@@ -74,6 +74,17 @@ def test_colour_finds_an_object_of_one_colour_from_its_box(kind: type[Baseline],
     assert metrics.iou(filled_box((16, 11, 64, 49), (72, 96)), truth) < 0.6
 
 
+def test_grabcut_takes_clicks_as_certain() -> None:
+    picture, truth = scene()
+    model = GrabCut()
+    assert not truth[18, 24]
+    answer = model.segment(
+        model.embed(picture), box=(16, 11, 64, 49), points=[(24.5, 18.5), (40.5, 30.5)], labels=[1, 0]
+    )[0].array
+    assert answer[18, 24]
+    assert not answer[30, 40]
+
+
 def test_a_click_finds_the_region_under_it() -> None:
     picture, truth = scene()
     model = Regions()

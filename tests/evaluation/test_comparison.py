@@ -95,6 +95,13 @@ def test_sets_count_the_same_whatever_their_size() -> None:
     assert (result.overall.images, result.overall.masks) == (210, 1050)
 
 
+def test_two_sets_of_the_same_scores_are_drawn_apart() -> None:
+    """Drawn together they would tell no more than one; apart the interval shrinks by the root of two."""
+    result = compare({"a": scores(1), "b": scores(1)})
+    one, both = result.sets["a"], result.overall
+    assert both.high - both.low == pytest.approx((one.high - one.low) / np.sqrt(2), rel=0.05)
+
+
 def test_the_same_seed_gives_the_same_and_a_further_set_moves_no_other() -> None:
     first, second = scores(1), scores(2)
     alone = compare({"a": first}, seed=5)

@@ -44,10 +44,12 @@ class Planted:
         mask: ArrayLike | None = None,
         multimask: bool = True,
     ) -> MaskSet:
-        self.asked.append({"points": points, "labels": labels, "box": box, "multimask": multimask})
+        self.asked.append(
+            {"points": points, "labels": labels, "box": box, "mask": mask, "multimask": multimask}
+        )
         value = self.ious[min(len(self.asked), len(self.ious)) - 1]
         scores = self.candidates if multimask else (0.7,)
-        low_res = np.zeros((4, 4), dtype=np.float32)
+        low_res = np.full((4, 4), len(self.asked), dtype=np.float32)
         return MaskSet(
             Mask(part(self.truth, value / (rank + 1)), score, low_res_logits=low_res, stability_score=0.5)
             for rank, score in enumerate(scores)
@@ -204,6 +206,14 @@ def test_a_series_ends_when_enough_clicks_are_made_and_the_threshold_was_reached
         points, labels = model.asked[-1]["points"], model.asked[-1]["labels"]
         assert len(points) == len(labels) == made  # type: ignore[arg-type]
         assert [asked["multimask"] for asked in model.asked] == [True] + [False] * (made - 1)
+
+
+def test_every_click_comes_with_the_logits_of_the_answer_before() -> None:
+    truth = square()
+    model = Planted(truth, [0.5])
+    protocols.click_series(model, model.embed(PICTURE), truth, at_least=4, max_clicks=4)
+    assert model.asked[0]["mask"] is None
+    assert [asked["mask"][0, 0] for asked in model.asked[1:]] == [1.0, 2.0, 3.0]  # type: ignore[index]
 
 
 def test_number_of_clicks_counts_failures_with_the_maximum() -> None:

@@ -88,7 +88,7 @@ class Baseline(ABC):
         return hashlib.sha256(f"anymask baseline {self.name} v1".encode()).hexdigest()
 
     def embed(self, image: ImageSource) -> Embedding:
-        """What the method needs of an image. Raises as `Segmenter.embed`."""
+        """What the method needs of an image; its network size means nothing. Raises as `Segmenter.embed`."""
         picture = read_image(image)
         return Embedding(
             self._features(picture.pixels),
