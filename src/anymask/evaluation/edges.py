@@ -244,7 +244,11 @@ def _average_precision(precision: FloatArray, recall: FloatArray) -> float:
 
 
 def _recall_at_half_precision(precision: FloatArray, recall: FloatArray) -> float:
-    """Recall where precision is one half, or at the lowest precision when the whole curve is above."""
+    """Recall where precision is one half, or at the lowest precision when the whole curve is above.
+
+    As published, the points are sorted by precision; on a curve that crosses one half more than once the answer is
+    one of the crossings.
+    """
     _, first = np.unique(recall, return_index=True)
     distinct, order = np.unique(precision[first[::-1]], return_index=True)
     recalls = recall[first[::-1]][order]
