@@ -11,6 +11,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image as PillowImage
 from pycocotools import mask as coco
@@ -118,16 +119,32 @@ def test_an_undecodable_name(program, make_photo, model_folder, tmp_path):
     ]
 
 
+def wait_until_idle(process: subprocess.Popen[bytes]) -> None:
+    """Return when a process has used no processor time for two seconds: it has started and waits."""
+    seen, since = -1.0, time.monotonic()
+    while time.monotonic() - since < 2.0:
+        times = psutil.Process(process.pid).cpu_times()
+        if times.user + times.system != seen:
+            seen, since = times.user + times.system, time.monotonic()
+        time.sleep(0.1)
+
+
 def test_control_c_ends_in_130_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "anymask.cli.main", "segment", "-", "--point", "1,1"]
     with subprocess.Popen(
-        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a background job ignores it otherwise
     ) as process:
-        time.sleep(3.0)  # it has started and waits for the list
+        wait_until_idle(process)
         process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        stderr = process.stderr.read()
-        assert process.wait(timeout=30) == 130
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
     assert stderr.strip() == b"anymask: interrupted"
 
 
