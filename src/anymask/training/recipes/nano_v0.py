@@ -28,14 +28,14 @@ WEIGHTS = {  # more of what is general or rare, less of what repeats itself
 
 RECIPE = TrainConfig(
     name="nano_v0",
-    steps=5150,
+    steps=4700,
     box_share=0.3,
     average=0.998,
     loss=LossWeights(quality=5.0),
     sampling=SamplingConfig(
         images=8,
         masks=5,
-        phases=((0, SMALL), (1600, LARGE), (1900, SMALL), (4700, LARGE)),
+        phases=((0, SMALL), (1600, LARGE), (1900, SMALL), (4350, LARGE)),
         weights=WEIGHTS,
     ),
 )
