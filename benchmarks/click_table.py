@@ -30,7 +30,7 @@ from anymask.evaluation.metrics import filled_box, inscribed_ellipse, iou
 from anymask.masks.rle import decode
 
 COLUMNS = ("filled_box", "ellipse", "box", "click_top", "click_best", "clicks_3", "clicks_5")
-ANCHORS = {  # no-learning click answers on the same draw: Felzenszwalb region; best of several regions (an oracle)
+ANCHORS = {  # reference figures measured apart, on another draw: Felzenszwalb region; best of several (an oracle)
     "bsds500_test": (0.355, 0.420),
     "camvid_test": (0.286, 0.330),
     "ccp_test": (0.388, 0.423),
