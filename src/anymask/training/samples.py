@@ -42,6 +42,8 @@ class SamplingConfig:
         min_cells: masks that cover fewer cells (of 4 x 4 pixels) are not trained on.
         groups: sources that count as one when drawing.
         weight_power: a source is drawn in proportion to its number of images to this power.
+        hold_back: the last of every this many images of a source is never drawn (0: all are), so that choices
+            can be made on pictures that training has not seen.
     """
 
     images: int = 8
@@ -52,6 +54,7 @@ class SamplingConfig:
     groups: tuple[tuple[str, ...], ...] = (("cocomini", "tinycoco", "cocotiny", "cocosubset", "coco128"),)
     weight_power: float = 0.5
     weights: Mapping[str, float] = field(default_factory=dict)
+    hold_back: int = 0
     grey: float = 0.15
     invert: float = 0.04
 
@@ -94,6 +97,11 @@ def source_probabilities(
     return probabilities
 
 
+def is_held_back(index: int, hold_back: int) -> bool:
+    """True when the image of this index in its source is kept from training (see `SamplingConfig.hold_back`)."""
+    return hold_back > 0 and index % hold_back == hold_back - 1
+
+
 class BatchSource(TorchDataset[Batch]):
     """Batches by number; ``per_step`` of them make one step of the optimiser."""
 
@@ -121,7 +129,10 @@ class BatchSource(TorchDataset[Batch]):
         coverage: list[npt.NDArray[np.uint8]] = []
         while len(pixels) < self.config.images:
             shard = self.shards[int(rng.choice(len(self.shards), p=self._probabilities))]
-            sample = shard[int(rng.integers(len(shard)))]
+            index = int(rng.integers(len(shard)))
+            if is_held_back(index, self.config.hold_back):
+                continue
+            sample = shard[index]
             view = augmented_view(sample, height, width, self.config, rng)
             if view is not None:
                 pixels.append(view[0])

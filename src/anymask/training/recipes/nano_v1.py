@@ -1,0 +1,41 @@
+"""nano v1: nano v0 trained on, longer and at larger pictures, with training images held back for choices.
+
+Command:  torchrun --nproc-per-node 2 -m anymask.training.recipes.nano_v1 --data FOLDER
+Hours:    to be filled in
+Score:    to be filled in
+"""
+
+from __future__ import annotations
+
+from anymask.model.nano import NanoConfig
+from anymask.training.loop import TrainConfig
+from anymask.training.losses import LossWeights
+from anymask.training.recipes.nano_v0 import WEIGHTS
+from anymask.training.recipes.run import main
+from anymask.training.samples import SamplingConfig
+
+SMALL = ((192, 192), (160, 224), (224, 160))
+MEDIUM = ((256, 256), (224, 288), (288, 224))
+LARGE = ((320, 320), (256, 384), (384, 256))
+
+RECIPE = TrainConfig(
+    name="nano_v1",
+    steps=9600,
+    init="weights/nano_v0.safetensors",
+    lr=1.2e-3,
+    box_share=0.35,
+    average=0.998,
+    loss=LossWeights(quality=5.0),
+    model=NanoConfig(long_side=448),
+    sampling=SamplingConfig(
+        images=8,
+        masks=5,
+        scale=(0.8, 2.2),
+        phases=((0, SMALL), (6000, MEDIUM), (8400, LARGE)),
+        weights=WEIGHTS,
+        hold_back=25,
+    ),
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
