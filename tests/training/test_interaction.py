@@ -52,7 +52,7 @@ def test_boxes_hold_their_mask_up_to_the_noise() -> None:
 
 def test_first_prompt_is_a_click_or_a_box() -> None:
     truth = _truth(512)
-    state = first_prompt(truth, STRIDE, 0.4, torch.Generator().manual_seed(0))
+    state = first_prompt(truth, STRIDE, 0.4, 0.5, torch.Generator().manual_seed(0))
     is_box = state.labels[:, 0] == 2
     assert 0.3 < is_box.float().mean() < 0.5
     assert (state.labels[is_box] == torch.tensor([2.0, 3.0])).all()
@@ -63,7 +63,7 @@ def test_first_prompt_is_a_click_or_a_box() -> None:
 
 def test_next_click_marks_a_real_mistake() -> None:
     truth = _truth()
-    state = first_prompt(truth, STRIDE, 0.0, torch.Generator().manual_seed(0))
+    state = first_prompt(truth, STRIDE, 0.0, 0.5, torch.Generator().manual_seed(0))
     logits = torch.full_like(truth, -1.0)
     logits[:, :, :, 12:] = 1.0  # misses the left part, spills to the right
     after = next_prompt(state, logits, truth, STRIDE, True, torch.Generator().manual_seed(1))
@@ -77,7 +77,7 @@ def test_next_click_marks_a_real_mistake() -> None:
 
 def test_a_round_without_a_click_only_feeds_the_mask_back() -> None:
     truth = _truth()
-    state = first_prompt(truth, STRIDE, 0.5, torch.Generator().manual_seed(0))
+    state = first_prompt(truth, STRIDE, 0.5, 0.5, torch.Generator().manual_seed(0))
     after = next_prompt(state, truth * 2 - 1, truth, STRIDE, False, torch.Generator())
     assert after.points.shape == state.points.shape
     assert (after.mask_input == truth * 2 - 1).all()

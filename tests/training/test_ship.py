@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from anymask.model.nano import Nano
 from anymask.model.weights import load_weights
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.training.checkpoint import load_average
-from anymask.training.loop import train
+from anymask.training.loop import train, training_sources
 from anymask.training.ship import ship
 
 
@@ -23,7 +24,11 @@ def test_a_run_ships_its_average_and_another_starts_from_it(shards: Path, tmp_pa
     weights = tmp_path / "weights" / "tiny.safetensors"
     facts = ship(checkpoint.parent, tmp_path / "model", "tiny", 64, weights)
     assert facts["training"]["steps"] == CONFIG.steps
-    assert OnnxBackend(tmp_path / "model").spec.long_side == 64
+    backend = OnnxBackend(tmp_path / "model")
+    assert backend.spec.long_side == 64
+    told = backend.manifest.facts["training"]
+    assert told["parameters"] == sum(p.numel() for p in Nano(CONFIG.model).parameters())
+    assert told["sources"] == sorted(path.stem for path in shards.glob("*.tar"))
     average, kept = Nano(CONFIG.model), Nano(CONFIG.model)
     load_average(checkpoint, average)
     load_weights(kept, weights)
@@ -34,6 +39,10 @@ def test_a_run_ships_its_average_and_another_starts_from_it(shards: Path, tmp_pa
     )
     started = Nano(CONFIG.model)
     load_average(train(again, shards, tmp_path), started)
+    assert training_sources(again, shards) == told["sources"]
+    (tmp_path / "other").mkdir()
+    shutil.copy(next(shards.glob("*.tar")), tmp_path / "other" / "new.tar")
+    assert training_sources(again, tmp_path / "other") == sorted([*told["sources"], "new"])
     for name, parameter in started.named_parameters():  # at rate zero the start is where the run stays
         torch.testing.assert_close(parameter, dict(kept.named_parameters())[name], rtol=1e-4, atol=1e-6)
 

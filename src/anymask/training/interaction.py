@@ -89,12 +89,14 @@ def loose_boxes(truth: Tensor, stride: int, generator: torch.Generator) -> Tenso
     return torch.minimum(noisy.clamp(min=0.0), limit)
 
 
-def first_prompt(truth: Tensor, stride: int, box_share: float, generator: torch.Generator) -> PromptState:
-    """A foreground click or a loose box for each mask (B, 1, h, w) of zeros and ones."""
+def first_prompt(
+    truth: Tensor, stride: int, box_share: float, central_share: float, generator: torch.Generator
+) -> PromptState:
+    """A foreground click or a loose box for each mask (B, 1, h, w) of zeros and ones; shares as `TrainConfig`."""
     batch, device = truth.shape[0], truth.device
     uniform = torch.rand(2, batch, device=device, generator=generator)
     use_box = uniform[0] < box_share
-    click = draw_click(truth, uniform[1] < 0.5, stride, generator)
+    click = draw_click(truth, uniform[1] < central_share, stride, generator)
     box = loose_boxes(truth, stride, generator)
     points = torch.stack([torch.where(use_box[:, None], box[:, :2], click), box[:, 2:]], dim=1)
     labels = torch.stack([1.0 + use_box.float(), torch.where(use_box, 3.0, -1.0)], dim=1)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Sampler
 from anymask.data.sa1b import open_shards
 from anymask.model.nano import PIXEL_MEAN, PIXEL_STD, Nano, NanoConfig
 from anymask.model.nano_encoder import normalise
-from anymask.model.weights import load_weights
+from anymask.model.weights import load_weights, read_weights
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .interaction import first_prompt, is_ambiguous, next_prompt
@@ -46,6 +46,7 @@ class TrainConfig:
         rounds_masks: masks per image that go on after the first round.
         silent_share: share of later rounds that give no new click.
         box_share: share of first prompts that are boxes.
+        central_share: share of first clicks that go to the object's middle; the others fall anywhere on it.
         average: decay of the exponential moving average of weights.
         bf16: autocast on a GPU (CPUs without native bf16 are slower with it).
         init: weights file that the run starts from (`ship` writes one).
@@ -63,6 +64,7 @@ class TrainConfig:
     rounds_masks: int = 2
     silent_share: float = 0.15
     box_share: float = 0.4
+    central_share: float = 0.5
     average: float = 0.999
     bf16: bool = True
     seed: int = 0
@@ -117,7 +119,7 @@ def batch_loss(
     truth = (target > 0.5).float()
     truth = torch.where(truth.sum((1, 2, 3), keepdim=True) == 0, (target > 0).float(), truth)
     per_prompt = {k: v.repeat_interleave(masks, dim=0) for k, v in features.items()}
-    state = first_prompt(truth, LOW_RES_STRIDE, config.box_share, generator)
+    state = first_prompt(truth, LOW_RES_STRIDE, config.box_share, config.central_share, generator)
     log: dict[str, Tensor] = {}
     losses = []
     for turn in range(config.rounds):
@@ -194,7 +196,8 @@ def train(
     target = torch.device(device)
     team = join_team(target)
     if team.leads:
-        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
+        known = asdict(config) | {"sources": training_sources(config, data)}
+        (folder / "config.json").write_text(json.dumps(known, indent=1))
     torch.manual_seed(config.seed)
     model = Nano(config.model)
     if config.init is not None:
@@ -212,6 +215,14 @@ def train(
     _Run(config, model, average, optimizer, generator, path, numbers, target, team).go(data, seconds)
     team.wait()
     return path
+
+
+def training_sources(config: TrainConfig, data: str | Path) -> list[str]:
+    """Names of all sources that the weights have seen: the shards, and those of the weights the run starts from."""
+    names = {shard.source for shard in open_shards(data)}
+    if config.init is not None:
+        names |= set(read_weights(config.init)[1].get("sources", "").split())
+    return sorted(names)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from anymask.errors import WeightsError
 from anymask.model.export import export_nano
 from anymask.model.nano import Nano, NanoConfig
 from anymask.model.nano_decoder import NanoDecoderConfig
-from anymask.model.nano_encoder import NanoEncoderConfig
+from anymask.model.nano_encoder import NanoEncoderConfig, count_parameters
 from anymask.model.weights import save_weights
 
 from .checkpoint import load_average
@@ -56,15 +56,19 @@ def ship(
         config = dataclasses.replace(config, long_side=long_side)
     model = Nano(config)
     numbers = load_average(run / "last.safetensors", model)
+    recorded = json.loads((run / "config.json").read_text())
     training = {
-        "recipe": json.loads((run / "config.json").read_text())["name"],
+        "recipe": recorded["name"],
         "steps": numbers["step"],
         "hours": round(numbers["seconds"] / 3600, 2),
+        "parameters": count_parameters(model),
+        "sources": recorded.get("sources", []),
     }
     parity = export_nano(model, out, name, training)
     if weights is not None:
         weights.parent.mkdir(parents=True, exist_ok=True)
-        facts = {key: str(value) for key, value in training.items()}
+        facts = {key: str(value) for key, value in training.items() if key != "sources"}
+        facts["sources"] = " ".join(training["sources"])
         save_weights(
             {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()},
             weights,

@@ -20,10 +20,11 @@ LARGE = ((320, 320), (256, 384), (384, 256))
 
 RECIPE = TrainConfig(
     name="nano_v1",
-    steps=9600,
+    steps=7200,
     init="weights/nano_v0.safetensors",
     lr=1.2e-3,
     box_share=0.35,
+    central_share=0.65,
     average=0.998,
     loss=LossWeights(quality=5.0),
     model=NanoConfig(long_side=448),
@@ -31,9 +32,11 @@ RECIPE = TrainConfig(
         images=8,
         masks=5,
         scale=(0.8, 2.2),
-        phases=((0, SMALL), (6000, MEDIUM), (8400, LARGE)),
+        phases=((0, SMALL), (3600, MEDIUM), (6000, LARGE)),
         weights=WEIGHTS,
         hold_back=25,
+        paste=0.25,
+        scenes=0.15,
     ),
 )
 
