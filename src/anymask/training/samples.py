@@ -22,11 +22,50 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from anymask.data.dataset import Dataset, Sample
+from anymask.errors import InputError
 from anymask.masks.rle import decode
+
+from .scenes import scene
+from .synthesis import (
+    Donation,
+    Donor,
+    Layer,
+    composite,
+    coverage_of,
+    decode_reduced,
+    draw_layers,
+    hidden_by,
+    hide,
+    visible_alphas,
+    whole_objects,
+)
 
 LOW_RES_STRIDE = 4
 PADDING_COLOUR = np.array([124, 116, 104], np.uint8)
+PASTE_SOURCES = (
+    "komahomu",
+    "humanseg",
+    "ccp:person",
+    "class5",
+    "cocomini",
+    "tinycoco",
+    "cocotiny",
+    "cocosubset",
+    "coco128",
+    "balloon",
+    "strawberries",
+    "plates",
+    "nuts",
+    "wastebottles",
+    "feralcats",
+    "firetrucks",
+    "cwfid",
+    "carparts",
+    "lara2018:leaf",
+    "ppe:helmet",
+)
 _TRIES = 8
+_PHOTOGRAPHS = 0.6  # share of scenes that get a photograph to cut textures from
 
 
 @dataclass(frozen=True)
@@ -44,6 +83,16 @@ class SamplingConfig:
         weight_power: a source is drawn in proportion to its number of images to this power.
         hold_back: the last of every this many images of a source is never drawn (0: all are), so that choices
             can be made on pictures that training has not seen.
+        grey, invert: shares of views without colour and with inverted light.
+        paste: share of views of photographs that get cut-outs of other samples pasted on (see `synthesis`).
+        paste_sources: sources that cut-outs come from, each a name or "name:category"; those without a shard are
+            passed over.
+        paste_objects: least and greatest number of cut-outs.
+        paste_area: least and greatest share of its own image that a cut-out covers.
+        scenes: share of views that are drawn scenes instead of photographs (see `scenes`).
+
+    Raises:
+        InputError: a share is outside 0..1, or a range is empty.
     """
 
     images: int = 8
@@ -57,6 +106,20 @@ class SamplingConfig:
     hold_back: int = 0
     grey: float = 0.15
     invert: float = 0.04
+    paste: float = 0.0
+    paste_sources: tuple[str, ...] = PASTE_SOURCES
+    paste_objects: tuple[int, int] = (1, 4)
+    paste_area: tuple[float, float] = (0.01, 0.6)
+    scenes: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("paste", "scenes"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} is a share of views from 0 to 1, got {getattr(self, name)}")
+        if not 1 <= self.paste_objects[0] <= self.paste_objects[1]:
+            raise InputError(f"paste_objects needs 1 <= least <= greatest, got {self.paste_objects}")
+        if not 0.0 <= self.paste_area[0] < self.paste_area[1] <= 1.0:
+            raise InputError(f"paste_area needs 0 <= least < greatest <= 1, got {self.paste_area}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +166,11 @@ def is_held_back(index: int, hold_back: int) -> bool:
 
 
 class BatchSource(TorchDataset[Batch]):
-    """Batches by number; ``per_step`` of them make one step of the optimiser."""
+    """Batches by number; ``per_step`` of them make one step of the optimiser.
+
+    Raises:
+        InputError: cut-outs are to be pasted and none of their sources has a shard.
+    """
 
     def __init__(
         self,
@@ -120,6 +187,18 @@ class BatchSource(TorchDataset[Batch]):
         self._probabilities = source_probabilities(
             [(n, len(s)) for n, s in zip(names, shards, strict=True)], config
         )
+        self._donors = [
+            (names.index(name), category or None)
+            for name, _, category in (entry.partition(":") for entry in config.paste_sources)
+            if name in names
+        ]
+        if config.paste > 0 and not self._donors:
+            raise InputError(
+                f"paste is {config.paste} but none of its sources {', '.join(config.paste_sources)} has a shard"
+            )
+        self._donor_probabilities = source_probabilities(
+            [(names[shard], len(shards[shard])) for shard, _ in self._donors], config
+        )
 
     def __getitem__(self, number: int) -> Batch:
         rng = np.random.default_rng([self.seed, number])
@@ -128,12 +207,13 @@ class BatchSource(TorchDataset[Batch]):
         pixels: list[npt.NDArray[np.uint8]] = []
         coverage: list[npt.NDArray[np.uint8]] = []
         while len(pixels) < self.config.images:
-            shard = self.shards[int(rng.choice(len(self.shards), p=self._probabilities))]
-            index = int(rng.integers(len(shard)))
-            if is_held_back(index, self.config.hold_back):
-                continue
-            sample = shard[index]
-            view = augmented_view(sample, height, width, self.config, rng)
+            if self.config.scenes > 0 and rng.random() < self.config.scenes:
+                view = self._scene(height, width, rng)
+            else:
+                sample = self._sample(rng)
+                if sample is None:
+                    continue
+                view = augmented_view(sample, height, width, self.config, rng, self._donate)
             if view is not None:
                 pixels.append(view[0])
                 coverage.append(view[1])
@@ -141,6 +221,37 @@ class BatchSource(TorchDataset[Batch]):
             torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
             torch.from_numpy(np.stack(coverage)),
         )
+
+    def _sample(self, rng: np.random.Generator) -> Sample | None:
+        """A random sample; None when the draw falls on one that is held back."""
+        shard = self.shards[int(rng.choice(len(self.shards), p=self._probabilities))]
+        index = int(rng.integers(len(shard)))
+        return None if is_held_back(index, self.config.hold_back) else shard[index]
+
+    def _donate(self, rng: np.random.Generator) -> Donation | None:
+        """A random sample of `SamplingConfig.paste_sources` with whole objects, never one that is held back."""
+        for _ in range(_TRIES):
+            shard, category = self._donors[int(rng.choice(len(self._donors), p=self._donor_probabilities))]
+            index = int(rng.integers(len(self.shards[shard])))
+            if not is_held_back(index, self.config.hold_back):
+                sample = self.shards[shard][index]
+                objects = whole_objects(sample, self.config.paste_area, category)
+                if objects:
+                    return sample, objects
+        return None
+
+    def _scene(
+        self, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None:
+        """A drawn scene, perhaps with textures from a photograph, and the coverage of some of its masks."""
+        sample = self._sample(rng) if rng.random() < _PHOTOGRAPHS else None
+        photographs = [] if sample is None else [decode_reduced(sample.image, 2)]
+        pixels, masks = scene(rng, height, width, photographs)
+        sizes = np.array([cv2.sumElems(mask)[0] for mask in masks])
+        order = np.argsort(rng.exponential(size=len(masks)) / np.sqrt(sizes))  # mostly the larger ones first
+        coverage = (coverage_of(masks[i], LOW_RES_STRIDE) for i in order)
+        found = [c for c in coverage if _is_trainable(c, self.config)][: self.config.masks]
+        return (pixels, _repeated(found, self.config.masks)) if found else None
 
 
 def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
@@ -150,9 +261,14 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def augmented_view(
-    sample: Sample, height: int, width: int, config: SamplingConfig, rng: np.random.Generator
+    sample: Sample,
+    height: int,
+    width: int,
+    config: SamplingConfig,
+    rng: np.random.Generator,
+    donor: Donor | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None:
-    """One random view of a sample and some of its masks.
+    """One random view of a sample and some of its masks, with cut-outs from ``donor`` pasted on where drawn.
 
     Returns:
         pixels (height, width, 3) uint8 and coverage (M, height/4, width/4) uint8, or None when no mask is in view.
@@ -162,10 +278,17 @@ def augmented_view(
     image = decode_image(sample.image)
     for _ in range(_TRIES):
         matrix = random_affine(sample, image.shape[:2], height, width, config, rng)
-        coverage = _visible_masks(sample, matrix, height, width, config, rng)
-        if coverage is not None:
-            view = photometric(_warp(image, matrix, height, width), config, rng)
-            return _fill_outside(view, image.shape[:2], matrix), coverage
+        found = _visible_masks(sample, matrix, height, width, config, rng)
+        if not found:
+            continue
+        view, coverage = _warp(image, matrix, height, width), [cells for _, cells in found]
+        inside = _inside(image.shape[:2], matrix, height, width)
+        if donor is not None and config.paste > 0 and rng.random() < config.paste:
+            layers = draw_layers(view, donor, config.paste_objects, inside, rng)
+            view, coverage = composite(view, layers), _coverage_below(found, layers, matrix, config, rng)
+            if not coverage:
+                continue
+        return _fill_outside(photometric(view, config, rng), inside), _repeated(coverage, config.masks)
     return None
 
 
@@ -219,15 +342,20 @@ def _warp(
     return cv2.warpAffine(image, centred, (width, height), flags=cv2.INTER_LINEAR)
 
 
-def _fill_outside(
-    view: npt.NDArray[np.uint8], image_size: tuple[int, int], matrix: npt.NDArray[np.float64]
-) -> npt.NDArray[np.uint8]:
-    """Paint what lies outside the image in the mean colour, which is zero after normalisation, as at inference."""
+def _inside(
+    image_size: tuple[int, int], matrix: npt.NDArray[np.float64], height: int, width: int
+) -> tuple[slice, slice]:
+    """Rows and columns of the view that the image fills."""
     corners = np.array([[0.0, 0.0, 1.0], [image_size[1], image_size[0], 1.0]]) @ matrix.T
-    (x0, y0), (x1, y1) = np.round(corners.min(0)).astype(int), np.round(corners.max(0)).astype(int)
+    x, y = np.round([corners.min(0), corners.max(0)]).astype(int).T
+    (x0, x1), (y0, y1) = np.clip(x, 0, width).tolist(), np.clip(y, 0, height).tolist()
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _fill_outside(view: npt.NDArray[np.uint8], inside: tuple[slice, slice]) -> npt.NDArray[np.uint8]:
+    """Paint what lies outside the image in the mean colour, which is zero after normalisation, as at inference."""
     filled = np.empty_like(view)
     filled[:] = PADDING_COLOUR
-    inside = (slice(max(y0, 0), max(y1, 0)), slice(max(x0, 0), max(x1, 0)))
     filled[inside] = view[inside]
     return filled
 
@@ -239,25 +367,61 @@ def _visible_masks(
     width: int,
     config: SamplingConfig,
     rng: np.random.Generator,
-) -> npt.NDArray[np.uint8] | None:
-    """Coverage of up to ``config.masks`` randomly chosen masks that are in view; repeated when there are fewer."""
+) -> list[tuple[Mapping[str, Any], npt.NDArray[np.uint8]]]:
+    """Up to ``config.masks`` randomly chosen annotations that are in view, and their coverage."""
     low_h, low_w = height // LOW_RES_STRIDE, width // LOW_RES_STRIDE
     low_matrix = matrix / LOW_RES_STRIDE
-    found: list[npt.NDArray[np.uint8]] = []
+    found: list[tuple[Mapping[str, Any], npt.NDArray[np.uint8]]] = []
     for index in rng.permutation(len(sample.annotations)):
         annotation = sample.annotations[int(index)]
         if not _box_in_view(annotation["bbox"], matrix, height, width):
             continue
         mask = decode(annotation["segmentation"])
         coverage = _warp(mask.view(np.uint8) * np.uint8(255), low_matrix, low_h, low_w)
-        cells = float(coverage.sum(dtype=np.int64)) / 255.0
-        if config.min_cells <= cells <= 0.95 * low_h * low_w:
-            found.append(coverage)
+        if _is_trainable(coverage, config):
+            found.append((annotation, coverage))
         if len(found) == config.masks:
             break
-    if not found:
-        return None
-    return np.stack([found[i % len(found)] for i in range(config.masks)])
+    return found
+
+
+def _is_trainable(coverage: npt.NDArray[np.uint8], config: SamplingConfig) -> bool:
+    """True when a mask covers neither too few cells nor nearly all."""
+    cells = float(coverage.sum(dtype=np.int64)) / 255.0
+    return config.min_cells <= cells <= 0.95 * coverage.size
+
+
+def _repeated(coverage: Sequence[npt.NDArray[np.uint8]], count: int) -> npt.NDArray[np.uint8]:
+    """Stack ``count`` masks, going round when there are fewer."""
+    return np.stack([coverage[i % len(coverage)] for i in range(count)])
+
+
+def _coverage_below(
+    found: Sequence[tuple[Mapping[str, Any], npt.NDArray[np.uint8]]],
+    layers: Sequence[Layer],
+    matrix: npt.NDArray[np.float64],
+    config: SamplingConfig,
+    rng: np.random.Generator,
+) -> list[npt.NDArray[np.uint8]]:
+    """Coverage of up to ``config.masks`` of the pasted objects and of the view's own masks, less what is covered."""
+    height, width = (side * LOW_RES_STRIDE for side in found[0][1].shape)
+    hidden = hidden_by(layers, height, width)
+    hidden_cells = coverage_of(hidden, LOW_RES_STRIDE)
+    coverage = [
+        coverage_of(alpha, LOW_RES_STRIDE)
+        for alpha in visible_alphas(layers, height, width)
+        if alpha is not None
+    ]
+    for annotation, cells in found:
+        if not np.minimum(cells, hidden_cells).any():
+            coverage.append(cells)
+            continue
+        mask = decode(annotation["segmentation"]).view(np.uint8) * np.uint8(255)
+        left = hide(_warp(mask, matrix, height, width), hidden)
+        if left is not None:
+            coverage.append(coverage_of(left, LOW_RES_STRIDE))
+    coverage = [cells for cells in coverage if _is_trainable(cells, config)]
+    return [coverage[i] for i in rng.permutation(len(coverage))[: config.masks]]
 
 
 def _box_in_view(bbox: Sequence[float], matrix: npt.NDArray[np.float64], height: int, width: int) -> bool:
