@@ -17,6 +17,7 @@ MAX_OBJECTS_PER_CALL: Final = 4_096
 MAX_LOW_RES_SIDE: Final = 2_048
 MAX_NETWORK_SIDE: Final = 8_192
 MAX_CROP_LAYERS: Final = 6
+MAX_POINTS_PER_SIDE: Final = 256
 MAX_RLE_COUNTS: Final = 8_000_000
 MAX_RLE_CHARACTERS: Final = 24 * 1024 * 1024
 MAX_POLYGON_VERTICES: Final = 2_000_000
@@ -49,6 +50,7 @@ _ROWS: Final = (
     ("MAX_LOW_RES_SIDE", "cells", "largest side of low-resolution logits given back as a prompt"),
     ("MAX_NETWORK_SIDE", "pixels", "largest side of the padded network frame"),
     ("MAX_CROP_LAYERS", "layers", "crop layers of automatic masks (layer n has 4^n crops)"),
+    ("MAX_POINTS_PER_SIDE", "points", "clicks along a side of the grid of automatic masks"),
     ("MAX_RLE_COUNTS", "runs", "runs in one run-length encoding"),
     ("MAX_RLE_CHARACTERS", "characters", "length of one compressed run-length string"),
     ("MAX_POLYGON_VERTICES", "vertices", "vertices of all polygons of one mask together"),

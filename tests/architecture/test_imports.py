@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "cv2", "onnxruntime", "numpy", "PIL", "onnx", "transformers", "scipy")
+HEAVY = ("torch", "cv2", "onnxruntime", "numpy", "PIL", "onnx", "transformers", "scipy", "matplotlib")
 
 DEFAULT_USE = """
 import sys

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "explain",
     "print_json",
     "printable",
+    "progress_of_many",
     "say",
     "set_verbosity",
     "verbosity",
@@ -105,6 +107,30 @@ def _bar(rest: Iterable[Item], what: str, done: int, total: int) -> Iterator[Ite
         for item in rest:
             yield item
             progress.advance(task)
+
+
+@contextmanager
+def progress_of_many() -> Iterator[Callable[[str, int, int], None] | None]:
+    """On a terminal, a function that is told what goes on, how much is done and of how much, and shows a bar for each.
+
+    None when nobody looks.
+    """
+    if verbosity() < 0 or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(printable(what), total=total)
+            progress.update(tasks[what], completed=done, visible=done < total)
+
+        yield report
 
 
 def leave_quietly_on_closed_pipe() -> None:

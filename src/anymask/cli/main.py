@@ -13,7 +13,9 @@ import typer
 
 from anymask.cli import console
 from anymask.cli.doctor import doctor
+from anymask.cli.evaluate import evaluate
 from anymask.cli.models import models
+from anymask.cli.rate import rate
 from anymask.cli.segment import segment
 from anymask.errors import AnymaskError
 
@@ -31,6 +33,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(segment)
+app.command(name="eval")(evaluate)
+app.command()(rate)
 app.command()(doctor)
 app.command()(models)
 

@@ -1,6 +1,6 @@
 """Answers without learning, behind the verbs of `Segmenter`, so that they stand in the same table as models.
 
-Four of them, named in `BASELINES`. Each answers any prompt with points or a box; masks fed back are passed over.
+Six of them, named in `BASELINES`. Each answers any prompt with points or a box; masks fed back are passed over.
 Their scores only order the candidates: they are constants and say nothing of quality.
 
 * ``filled_box``, ``ellipse``: a box is answered with itself or the ellipse in it. A foreground point without a
@@ -10,23 +10,36 @@ Their scores only order the candidates: they are constants and say nothing of qu
   foreground points are certain, and without a box the square of half the shorter side around each stands for it.
 * ``regions``: the Felzenszwalb-Huttenlocher regions under the foreground points, at three scales; in a box, the
   regions that lie in it by more than half, cut at the box.
+* ``random_walker``, ``flood_fill``: see `anymask.evaluation.baselines_clicks`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from anymask.errors import EmbeddingMismatchError, NotFoundError, PromptError
-from anymask.image import ImageSource, read_image
-from anymask.types import Embedding, Mask, MaskSet, Prompt
+from anymask.errors import NotFoundError
+from anymask.types import Embedding, Prompt
 
+from .baselines_clicks import FloodFill, RandomWalker
+from .baselines_shared import (
+    SEED_RADIUS,
+    Baseline,
+    BoolArray,
+    Box,
+    FloatArray,
+    corners,
+    filled_box,
+    inscribed_ellipse,
+    points_of,
+    scaled_down,
+    squared_distance,
+    window,
+)
 from .felzenszwalb import felzenszwalb
 
 __all__ = [
@@ -34,107 +47,23 @@ __all__ = [
     "Baseline",
     "Ellipse",
     "FilledBox",
+    "FloodFill",
     "GrabCut",
+    "RandomWalker",
     "Regions",
     "baseline",
     "filled_box",
     "inscribed_ellipse",
 ]
 
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float32]
-Box = tuple[float, float, float, float]
-
-CANDIDATE_SCORES: Final = (0.5, 0.4, 0.3)
-"""Predicted IoU of the candidates in their order."""
 WINDOW_SHARES: Final = (0.25, 0.125, 0.5)
 """Sides of the squares around a point, as shares of the image's shorter side."""
 GRABCUT_WINDOW: Final = 0.5
 GRABCUT_ITERATIONS: Final = 5
-SEED_RADIUS: Final = 2.0
-"""Pixels around a click that GrabCut takes as certain."""
 REGION_SIDE: Final = 256
 """Longer side in pixels of the image that is cut into regions; a larger one is scaled down."""
 REGION_SCALES: Final = (300.0, 100.0, 1000.0)
 """Felzenszwalb and Huttenlocher's k; the first is the paper's for images of this size."""
-
-
-def filled_box(box_xyxy: Box, size: tuple[int, int]) -> BoolArray:
-    """The baseline that answers a box with itself: (H, W) bool."""
-    x0, y0, x1, y1 = box_xyxy
-    rows = np.arange(size[0])[:, None] + 0.5
-    columns = np.arange(size[1])[None, :] + 0.5
-    inside: BoolArray = (rows > y0) & (rows < y1) & (columns > x0) & (columns < x1)
-    return inside
-
-
-def inscribed_ellipse(box_xyxy: Box, size: tuple[int, int]) -> BoolArray:
-    """The baseline that answers a box with the ellipse that touches its four sides: (H, W) bool."""
-    x0, y0, x1, y1 = box_xyxy
-    rows = (np.arange(size[0])[:, None] + 0.5 - (y0 + y1) / 2) / max((y1 - y0) / 2, 1e-9)
-    columns = (np.arange(size[1])[None, :] + 0.5 - (x0 + x1) / 2) / max((x1 - x0) / 2, 1e-9)
-    inside: BoolArray = rows**2 + columns**2 <= 1.0
-    return inside
-
-
-class Baseline(ABC):
-    """A method without learning; `Promptable`. Holds no state of any image."""
-
-    name: str
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 text of the name and version; embeddings carry it."""
-        return hashlib.sha256(f"anymask baseline {self.name} v1".encode()).hexdigest()
-
-    def embed(self, image: ImageSource) -> Embedding:
-        """What the method needs of an image; its network size means nothing. Raises as `Segmenter.embed`."""
-        picture = read_image(image)
-        return Embedding(
-            self._features(picture.pixels),
-            picture.size,
-            (REGION_SIDE, REGION_SIDE),
-            picture.digest,
-            self.digest,
-            f"baseline/{self.name}/v1",
-        )
-
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        """The masks of one object; arguments as `Segmenter.segment`. ``mask`` is passed over.
-
-        Raises:
-            PromptError: the prompt is malformed, does not fit, or has neither a foreground point nor a box.
-            EmbeddingMismatchError: the embedding is of another method or model.
-        """
-        if image.model_digest != self.digest:
-            raise EmbeddingMismatchError(
-                f"the embedding is not of the baseline {self.name!r}; embed the image again"
-            )
-        prompt = Prompt(points=points, labels=labels, box=box, mask=mask)
-        height, width = image.image_size
-        prompt.validate_for(width, height)
-        if prompt.box is None and not len(_points(prompt, 1)):
-            raise PromptError("a baseline needs a foreground point or a box; give one of them")
-        answers = self._answers(image, prompt, multimask)
-        return MaskSet(
-            [Mask(answer, score) for answer, score in zip(answers, CANDIDATE_SCORES, strict=False)],
-        )
-
-    def _features(self, pixels: NDArray[np.uint8]) -> Mapping[str, FloatArray]:
-        """Named arrays of an image (H, W, 3); nothing, unless a method needs more."""
-        return {"nothing": np.zeros(1, dtype=np.float32)}
-
-    @abstractmethod
-    def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
-        """One to three masks (H, W), the best guess first; one unless ``multimask``."""
 
 
 class FilledBox(Baseline):
@@ -145,15 +74,15 @@ class FilledBox(Baseline):
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
         size = embedding.image_size
         if prompt.box is not None:
-            return [self._shape(_corners(prompt.box), size)]
+            return [self._shape(corners(prompt.box), size)]
         answers = []
         for share in WINDOW_SHARES[: 3 if multimask else 1]:
             side = max(1.0, share * min(size))
             answer = np.zeros(size, dtype=np.bool_)
-            for point in _points(prompt, 1):
-                answer |= self._shape(_window(point, side), size)
-            for point in _points(prompt, 0):
-                answer &= ~self._shape(_window(point, side / 2), size)
+            for point in points_of(prompt, 1):
+                answer |= self._shape(window(point, side), size)
+            for point in points_of(prompt, 0):
+                answer &= ~self._shape(window(point, side / 2), size)
             answers.append(answer)
         return answers
 
@@ -180,17 +109,17 @@ class GrabCut(Baseline):
 
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
         size = embedding.image_size
-        boxes = [_corners(prompt.box)] if prompt.box is not None else []
+        boxes = [corners(prompt.box)] if prompt.box is not None else []
         if not boxes:
             side = max(2.0, GRABCUT_WINDOW * min(size))
-            boxes = [_window(point, side) for point in _points(prompt, 1)]
+            boxes = [window(point, side) for point in points_of(prompt, 1)]
         possible = np.logical_or.reduce([filled_box(box, size) for box in boxes])
         trimap = np.where(possible, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
         if possible.all():  # the mixtures need samples of background
             trimap[[0, -1]] = trimap[:, [0, -1]] = cv2.GC_BGD
         for label, certain in ((0, cv2.GC_BGD), (1, cv2.GC_FGD)):
-            for point in _points(prompt, label):
-                trimap[inscribed_ellipse(_window(point, 2 * SEED_RADIUS), size)] = certain
+            for point in points_of(prompt, label):
+                trimap[inscribed_ellipse(window(point, 2 * SEED_RADIUS), size)] = certain
         values = np.unique(trimap)
         if cv2.GC_BGD not in values or not {cv2.GC_FGD, cv2.GC_PR_FGD} & set(values.tolist()):
             return [possible]
@@ -208,12 +137,7 @@ class Regions(Baseline):
     name = "regions"
 
     def _features(self, pixels: NDArray[np.uint8]) -> Mapping[str, FloatArray]:
-        height, width = pixels.shape[:2]
-        scale = min(1.0, REGION_SIDE / max(height, width))
-        small = (max(1, round(width * scale)), max(1, round(height * scale)))
-        if scale < 1.0:
-            pixels = np.asarray(cv2.resize(pixels, small, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        return {"regions": felzenszwalb(pixels, REGION_SCALES).astype(np.float32)}
+        return {"regions": felzenszwalb(scaled_down(pixels, REGION_SIDE), REGION_SCALES).astype(np.float32)}
 
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
         height, width = embedding.image_size
@@ -230,7 +154,7 @@ def _regions_in_box(regions: NDArray[np.int64], prompt: Prompt) -> BoolArray:
     """The parts inside the box of the regions that lie in it by more than half; the box if there are none."""
     if prompt.box is None:
         return np.zeros(regions.shape, dtype=np.bool_)
-    box = filled_box(_corners(prompt.box), (regions.shape[0], regions.shape[1]))
+    box = filled_box(corners(prompt.box), (regions.shape[0], regions.shape[1]))
     whole = np.bincount(regions.ravel())
     within = np.bincount(regions[box], minlength=len(whole))
     chosen: BoolArray = (2 * within > whole)[regions] & box
@@ -239,17 +163,17 @@ def _regions_in_box(regions: NDArray[np.int64], prompt: Prompt) -> BoolArray:
 
 def _regions_at_points(regions: NDArray[np.int64], prompt: Prompt) -> BoolArray:
     """The regions under the foreground points."""
-    return np.isin(regions, _under(regions, _points(prompt, 1)))
+    return np.isin(regions, _under(regions, points_of(prompt, 1)))
 
 
 def _nearer_to_background(regions: NDArray[np.int64], prompt: Prompt) -> BoolArray:
     """The regions under background points; of one with foreground points too, the part nearer to background."""
-    away, kept = _points(prompt, 0), _points(prompt, 1)
+    away, kept = points_of(prompt, 0), points_of(prompt, 1)
     inside = np.isin(regions, _under(regions, away))
     if not len(away) or not len(kept):
         return inside
     shared = np.isin(regions, np.intersect1d(_under(regions, away), _under(regions, kept)))
-    nearer = _distance(away, regions.shape) < _distance(kept, regions.shape)
+    nearer = squared_distance(away, regions.shape) < squared_distance(kept, regions.shape)
     return inside & (~shared | nearer)
 
 
@@ -261,34 +185,14 @@ def _under(regions: NDArray[np.int64], points: NDArray[np.float64]) -> NDArray[n
     return under
 
 
-def _distance(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Squared distance (H, W) of every pixel's centre to the nearest of some points (N, 2)."""
-    rows, columns = np.arange(shape[0])[:, None] + 0.5, np.arange(shape[1])[None, :] + 0.5
-    nearest = np.full(shape, np.inf)
-    for x, y in points:
-        np.minimum(nearest, (columns - x) ** 2 + (rows - y) ** 2, out=nearest)
-    return nearest
-
-
-def _points(prompt: Prompt, label: int) -> NDArray[np.float64]:
-    """The points (N, 2) of one label."""
-    if prompt.points is None or prompt.labels is None:
-        return np.zeros((0, 2))
-    chosen: NDArray[np.float64] = prompt.points[prompt.labels == label]
-    return chosen
-
-
-def _window(point: NDArray[np.float64], side: float) -> Box:
-    x, y = float(point[0]), float(point[1])
-    return (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
-
-
-def _corners(box: NDArray[np.float64]) -> Box:
-    x0, y0, x1, y1 = (float(value) for value in box)
-    return (x0, y0, x1, y1)
-
-
-BASELINES: Final[tuple[type[Baseline], ...]] = (FilledBox, Ellipse, GrabCut, Regions)
+BASELINES: Final[tuple[type[Baseline], ...]] = (
+    FilledBox,
+    Ellipse,
+    GrabCut,
+    Regions,
+    RandomWalker,
+    FloodFill,
+)
 """All of them, in the order of a table."""
 
 

@@ -11,8 +11,8 @@ Source: Martin, Fowlkes and Malik, TPAMI 2004; Arbelaez et al., TPAMI 2011; `eva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from anymask.errors import MaskError
 
-from .edge_matching import MAX_DISTANCE, BoundaryMatch, match_boundaries
+from .edge_matching import MAX_DISTANCE, BoundaryMatch, BoundaryMatcher, match_boundaries
 from .edge_thinning import smooth_triangle, suppress_non_maxima, thin
 from .metrics import BoolArray
 
 __all__ = [
     "BoundaryMatch",
+    "BoundaryMatcher",
     "EdgeCounts",
     "EdgeScores",
     "PrecisionRecall",
@@ -68,6 +69,28 @@ class EdgeCounts:
             raise MaskError(
                 f"counts of {[a.shape for a in arrays]} do not go with {self.thresholds.shape} thresholds"
             )
+
+    def as_record(self) -> dict[str, list[float] | list[int]]:
+        """Plain lists by name, ready for JSON; `from_record` gives back the same numbers exactly."""
+        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> EdgeCounts:
+        """The counts of a record made by `as_record`.
+
+        Raises:
+            MaskError: the record lacks a list, or they do not go together.
+        """
+        try:
+            thresholds = np.asarray(record["thresholds"], dtype=np.float64)
+            counts = {field.name: np.asarray(record[field.name]) for field in fields(cls)[1:]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise MaskError(f"a record of edge counts has five lists of numbers; wrong: {error}") from None
+        if any(array.dtype.kind not in "iu" for array in counts.values()):
+            raise MaskError(
+                f"edge counts are whole numbers, got {[str(array.dtype) for array in counts.values()]}"
+            )
+        return cls(thresholds, **{name: array.astype(np.int64) for name, array in counts.items()})
 
 
 @dataclass(frozen=True)
@@ -135,13 +158,14 @@ def count_edges(
     steps = threshold_steps(thresholds) if isinstance(thresholds, int) else np.asarray(thresholds, np.float64)
     _check(edges, truths, steps)
     reach = max_distance * float(np.hypot(*edges.shape))
+    matchers = [BoundaryMatcher(truth, reach) for truth in truths]
     total_truth = sum(int(np.count_nonzero(truth)) for truth in truths)
     rows: list[tuple[int, int, int]] = []
     last: BoolArray | None = None
     for step in steps:
         cut: BoolArray = np.asarray(edges >= step)
         if last is None or not np.array_equal(cut, last):
-            rows.append(_count_cut(thin(cut) if thin_first else cut, truths, reach))
+            rows.append(_count_cut(thin(cut) if thin_first else cut, matchers))
         else:
             rows.append(rows[-1])
         last = cut
@@ -151,12 +175,12 @@ def count_edges(
     )
 
 
-def _count_cut(cut: BoolArray, truths: Sequence[BoolArray], reach: float) -> tuple[int, int, int]:
+def _count_cut(cut: BoolArray, matchers: Sequence[BoundaryMatcher]) -> tuple[int, int, int]:
     """Pixels of the annotators found, predicted pixels taken by any of them, predicted pixels."""
     found = 0
     taken = np.zeros(cut.shape, dtype=bool)
-    for truth in truths:
-        match = match_boundaries(cut, truth, reach)
+    for matcher in matchers:
+        match = matcher.match(cut)
         taken[match.predicted[:, 0], match.predicted[:, 1]] = True
         found += len(match)
     return found, int(np.count_nonzero(taken)), int(np.count_nonzero(cut))

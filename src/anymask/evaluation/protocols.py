@@ -26,7 +26,7 @@ from anymask.masks.boxes import mask_to_box
 from anymask.types import Embedding, Mask, MaskSet
 
 from .clicks import click_rounds, deepest_point
-from .metrics import BoolArray, iou
+from .metrics import BoolArray, boundary_f, boundary_iou, iou
 from .promptable import Promptable
 
 __all__ = [
@@ -67,11 +67,14 @@ class Answer:
         iou: with the true mask.
         predicted_iou: the model's own estimate of it.
         stability: the model's stability score; None where it has none.
+        boundary_iou, boundary_f: agreement of the outlines (`anymask.evaluation.metrics`); None where not asked for.
     """
 
     iou: float
     predicted_iou: float
     stability: float | None
+    boundary_iou: float | None = None
+    boundary_f: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,11 +139,16 @@ class NumberOfClicks:
     max_clicks: int
 
 
-def centre_point(model: Promptable, embedding: Embedding, truth: BoolArray) -> PromptRecord:
-    """One click in the middle of the object: where the distance to its boundary is largest."""
+def centre_point(
+    model: Promptable, embedding: Embedding, truth: BoolArray, outlines: bool = False
+) -> PromptRecord:
+    """One click in the middle of the object: where the distance to its boundary is largest.
+
+    With ``outlines``, the top answer's boundary is measured too.
+    """
     _check(embedding, truth)
     x, y, _ = deepest_point(truth)
-    return _one_click(model, embedding, truth, (x, y))
+    return _one_click(model, embedding, truth, (x, y), outlines)
 
 
 def random_point(
@@ -154,10 +162,12 @@ def random_point(
     return _one_click(model, embedding, truth, (column + 0.5, row + 0.5))
 
 
-def ground_truth_box(model: Promptable, embedding: Embedding, truth: BoolArray) -> PromptRecord:
-    """The tight box of the object."""
+def ground_truth_box(
+    model: Promptable, embedding: Embedding, truth: BoolArray, outlines: bool = False
+) -> PromptRecord:
+    """The tight box of the object; with ``outlines``, the answer's boundary is measured too."""
     _check(embedding, truth)
-    return _one_box(model, embedding, truth, mask_to_box(truth))
+    return _one_box(model, embedding, truth, mask_to_box(truth), outlines)
 
 
 def jittered_box(
@@ -243,19 +253,35 @@ def number_of_clicks(
 
 
 def _one_click(
-    model: Promptable, embedding: Embedding, truth: BoolArray, point: tuple[float, float]
+    model: Promptable,
+    embedding: Embedding,
+    truth: BoolArray,
+    point: tuple[float, float],
+    outlines: bool = False,
 ) -> PromptRecord:
     masks = model.segment(embedding, points=[point], labels=[1], multimask=True)
-    return PromptRecord(point, _measure(masks[0], truth), _best(masks, truth))
+    return PromptRecord(point, _measure(masks[0], truth, outlines), _best(masks, truth))
 
 
-def _one_box(model: Promptable, embedding: Embedding, truth: BoolArray, box: Box) -> PromptRecord:
-    answer = _measure(model.segment(embedding, box=box, multimask=False)[0], truth)
+def _one_box(
+    model: Promptable, embedding: Embedding, truth: BoolArray, box: Box, outlines: bool = False
+) -> PromptRecord:
+    answer = _measure(model.segment(embedding, box=box, multimask=False)[0], truth, outlines)
     return PromptRecord(tuple(float(side) for side in box), answer, answer)
 
 
-def _measure(mask: Mask, truth: BoolArray) -> Answer:
-    return Answer(iou(mask.array, truth), mask.score, mask.stability_score)
+def _measure(mask: Mask, truth: BoolArray, outlines: bool = False) -> Answer:
+    answer = mask.array
+    agreement = iou(answer, truth)
+    if not outlines:
+        return Answer(agreement, mask.score, mask.stability_score)
+    return Answer(
+        agreement,
+        mask.score,
+        mask.stability_score,
+        boundary_iou(answer, truth),
+        boundary_f(answer, truth),
+    )
 
 
 def _best(masks: MaskSet, truth: BoolArray) -> Answer:
