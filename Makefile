@@ -10,8 +10,8 @@ DEMO := .venv/bin
 DEV := .venv-dev/bin
 PIP := -m pip --disable-pip-version-check --quiet
 SOURCES := $(shell find src/anymask -name '*.py' -o -path '*/assets/*' -type f)
-PHOTO := examples/cat.jpg
-CLICK := 190,180
+PHOTO := examples/photo.jpg
+CLICK := 300,80
 
 define NO_REGISTRY
 echo "anymask: the packages it needs could not be installed (see the lines above)." >&2; \
@@ -32,7 +32,7 @@ help: ## show this list
 demo: .venv/.installed ## install without torch, segment the example photo with one click, say where the picture is
 	@echo "anymask segment $(PHOTO) --point $(CLICK) --out demo"
 	@$(DEMO)/anymask segment $(PHOTO) --point $(CLICK) --out demo
-	@echo "The picture to look at: demo/cat_overlay.png"
+	@echo "The picture to look at: demo/photo_overlay.png"
 
 test: lint ## install what the tests need, check style, types and layers, run every test
 	$(DEV)/python -m pytest

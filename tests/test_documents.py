@@ -19,7 +19,7 @@ DOCUMENTS = [
     *sorted(ROOT.glob("examples/*.md")),
 ]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-COME_WITH_THE_MODEL = ("docs/images/cat_overlay.png", "src/anymask/assets/nano/MODEL_CARD.md")
+COME_WITH_THE_MODEL = ("docs/images/cup_overlay.png", "src/anymask/assets/nano/MODEL_CARD.md")
 
 
 @pytest.fixture

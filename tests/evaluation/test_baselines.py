@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
 from scipy import ndimage, sparse
 
-from anymask.errors import EmbeddingMismatchError, InputError, NotFoundError, PromptError
+from anymask.errors import EmbeddingMismatchError, InputError, MissingExtraError, NotFoundError, PromptError
 from anymask.evaluation import metrics
 from anymask.evaluation.baselines import (
     BASELINES,
@@ -16,7 +17,9 @@ from anymask.evaluation.baselines import (
     Baseline,
     Ellipse,
     FilledBox,
+    FloodFill,
     GrabCut,
+    RandomWalker,
     Regions,
     baseline,
     filled_box,
@@ -64,9 +67,11 @@ def test_a_click_is_answered_with_squares_or_discs_around_it() -> None:
         assert not cut.array[36, 50]
 
 
-@pytest.mark.parametrize(("kind", "least"), [(GrabCut, 0.95), (Regions, 0.8)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [(GrabCut, 0.95), (Regions, 0.8), (RandomWalker, 0.95), (FloodFill, 0.8)]
+)
 def test_colour_finds_an_object_of_one_colour_from_its_box(kind: type[Baseline], least: float) -> None:
-    """Regions lose the blurred rim, which is of neither colour."""
+    """Regions and floods lose the blurred rim, which is of neither colour."""
     picture, truth = scene()
     model = kind()
     answer = model.segment(model.embed(picture), box=(16, 11, 64, 49), multimask=False)[0]
@@ -111,6 +116,133 @@ def test_a_large_image_is_cut_into_regions_at_a_smaller_size_and_answered_at_its
     assert embedding.features["regions"].shape == (3, REGION_SIDE * 3 // 4, REGION_SIDE)
     answer = model.segment(embedding, points=[(240, 180)])[0].array
     assert metrics.iou(answer, np.kron(truth, np.ones((6, 6), dtype=bool))) > 0.9
+
+
+# ---- the two that spread from clicks
+
+
+def halves(noise: float = 4.0) -> np.ndarray:
+    """Orange on the left of column 60, green on the right, with noise; (80, 120, 3)."""
+    left = (np.arange(120) < 60)[None, :, None]
+    picture = np.where(left, (210.0, 120.0, 40.0), (40.0, 140.0, 90.0)).repeat(80, axis=0)
+    picture += np.random.default_rng(1).normal(0, noise, picture.shape)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def test_a_flood_parts_two_halves() -> None:
+    model, left = FloodFill(), np.broadcast_to(np.arange(120) < 60, (80, 120))
+    embedding = model.embed(halves())
+    for point, truth in (((20, 40), left), ((100, 40), ~left)):
+        answer = model.segment(embedding, points=[point], multimask=False)[0].array
+        assert metrics.iou(answer, truth) > 0.97
+    both = model.segment(embedding, points=[(20, 40), (100, 40)], multimask=False)[0].array
+    assert both.mean() > 0.97
+
+
+def test_a_walker_finds_the_panel_under_a_click_and_another_with_a_click_there() -> None:
+    """Two halves in a frame of a third colour, whose border is background."""
+    picture, left = np.full((100, 140, 3), 230, dtype=np.uint8), np.zeros((100, 140), dtype=bool)
+    picture[10:90, 10:130], left[10:90, 10:70] = halves(), True
+    both = left | left[:, ::-1]
+    model = RandomWalker()
+    embedding = model.embed(picture)
+    one = model.segment(embedding, points=[(40, 50)])[1].array  # one small seed against a long border
+    assert metrics.iou(one, left) > 0.95
+    two = model.segment(embedding, points=[(40, 50), (100, 50)], multimask=False)[0].array
+    assert metrics.iou(two, both) > 0.95
+    parted = model.segment(embedding, points=[(40, 50), (100, 50)], labels=[1, 0], multimask=False)[0].array
+    assert metrics.iou(parted, left) > 0.95
+
+
+def ring(noise: float = 3.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A white ring on grey, the ring and the disc in it; (90, 90). One pixel off each edge leaves 0.88 of the ring."""
+    rows, columns = np.mgrid[:90, :90] + 0.5 - 45
+    distance = np.hypot(rows, columns)
+    shape, hole = (distance < 35) & (distance > 18), distance <= 18
+    picture = np.where(shape[..., None], 230.0, 90.0).repeat(3, axis=2)
+    picture += np.random.default_rng(2).normal(0, noise, picture.shape)
+    return picture.clip(0, 255).astype(np.uint8), shape, hole
+
+
+def test_a_flood_runs_round_a_ring_and_stays_out_of_its_hole() -> None:
+    picture, shape, hole = ring()
+    model = FloodFill()
+    embedding = model.embed(picture)
+    masks = model.segment(embedding, points=[(45, 18)])
+    assert metrics.iou(masks[0].array, shape) > 0.87
+    assert not (masks[0].array & hole).any()
+    inside = model.segment(embedding, points=[(45, 45)], multimask=False)[0].array
+    assert metrics.iou(inside, hole) > 0.87  # and not the grey beyond the ring, of the same colour
+    box = model.segment(embedding, box=(6, 6, 84, 84), multimask=False)[0].array
+    assert metrics.iou(box, shape | hole) > 0.9  # what floods from the edge reaches neither
+
+
+def test_a_walker_stays_in_the_hole_of_a_ring() -> None:
+    picture, shape, hole = ring()
+    model = RandomWalker()
+    embedding = model.embed(picture)
+    inside = model.segment(embedding, points=[(45, 45)], multimask=False)[0].array
+    assert metrics.iou(inside, hole) > 0.9
+    both = model.segment(embedding, points=[(45, 18), (45, 45)], labels=[1, 0], multimask=False)[0].array
+    assert metrics.iou(both, shape) > 0.9
+
+
+@pytest.mark.parametrize("kind", [RandomWalker, FloodFill])
+def test_a_background_click_takes_its_region_away(kind: type[Baseline]) -> None:
+    """Two discs in one box; a click on one leaves the other. One pixel off their edges leaves 0.87 of them."""
+    size = (60, 120)
+    first, second = (inscribed_ellipse(box, size) for box in ((15, 15, 45, 45), (75, 15, 105, 45)))
+    picture = np.where((first | second)[..., None], (200.0, 60.0, 50.0), (40.0, 70.0, 180.0))
+    picture += np.random.default_rng(0).normal(0, 3, picture.shape)
+    model = kind()
+    embedding = model.embed(picture.clip(0, 255).astype(np.uint8))
+    box = (10, 10, 110, 50)
+    clicks = [(30, 30), (90, 30)]
+    both = model.segment(embedding, box=box, points=clicks, multimask=False)[0].array
+    assert metrics.iou(both, first | second) > 0.84
+    one = model.segment(embedding, box=box, points=clicks, labels=[1, 0], multimask=False)[0].array
+    assert metrics.iou(one, first) > 0.84
+    assert not (one & second).any()
+
+
+def test_chances_of_a_walk_are_those_of_a_gamblers_ruin() -> None:
+    """In one row of one colour chances fall evenly from the foreground seeds to those of background."""
+    model = RandomWalker()
+    embedding = model.embed(np.full((1, 121, 3), 90, dtype=np.uint8))
+    masks = model.segment(embedding, box=(10, 0, 111, 1))
+    # Seeds: columns 44 to 76, the third in the middle of the box, and those up to 9 and from 111 outside it.
+    columns = np.arange(121)
+    chance = np.clip(np.minimum((columns - 9) / 35, (111 - columns) / 35), 0, 1)
+    for mask, least in zip(masks, (0.5, 0.25, 0.1), strict=True):
+        sure = np.abs(chance - least) > 1e-6
+        np.testing.assert_array_equal(mask.array[0][sure], chance[sure] > least)
+
+
+def test_a_flood_honours_its_tolerance() -> None:
+    """A ramp in lightness alone: three tolerances reach three distances, which CIELAB tells."""
+    picture = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(20, axis=0)
+    srgb = np.arange(256) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    lightness = np.where(linear > 216 / 24389, 116 * np.cbrt(linear) - 16, linear * 24389 / 27)
+    model = FloodFill()
+    masks = model.segment(model.embed(picture), points=[(128.5, 10)])
+    assert len(masks) == 3
+    for mask, tolerance in zip(masks, (10.0, 5.0, 20.0), strict=True):
+        expected = np.abs(lightness - lightness[128]) <= tolerance
+        apart = mask.array != expected
+        assert apart.sum(axis=1).max() <= 2  # the smoothing, at the ends
+    boxed = model.segment(model.embed(picture), points=[(128.5, 10)], box=(120, 0, 256, 20), multimask=False)[
+        0
+    ]
+    assert not boxed.array[:, :120].any()
+
+
+def test_without_scikit_image_the_walker_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = RandomWalker()
+    embedding = model.embed(scene()[0])
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'anymask\[eval\]'"):
+        model.segment(embedding, points=[(40, 30)])
 
 
 @pytest.mark.parametrize("kind", BASELINES)
@@ -158,7 +290,9 @@ def test_tiny_images_are_answered_too(kind: type[Baseline], size: tuple[int, int
 def test_baselines_are_found_by_name() -> None:
     assert [type(baseline(kind.name)) for kind in BASELINES] == list(BASELINES)
     assert len({kind().digest for kind in BASELINES}) == len(BASELINES)
-    with pytest.raises(NotFoundError, match="filled_box, ellipse, grabcut, regions"):
+    with pytest.raises(
+        NotFoundError, match="filled_box, ellipse, grabcut, regions, random_walker, flood_fill"
+    ):
         baseline("sam")
 
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from anymask.errors import InputError, MissingExtraError
-from anymask.evaluation import plot_style, plots
+from anymask.evaluation import plot_style
+from anymask.evaluation import plots
 from anymask.evaluation.calibration import Calibration, ReliabilityBin
 from anymask.evaluation.comparison import Comparison, Difference
 from anymask.evaluation.edges import EdgeScores, PrecisionRecall

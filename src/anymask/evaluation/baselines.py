@@ -6,7 +6,8 @@ Their scores only order the candidates: they are constants and say nothing of qu
 * ``filled_box``, ``ellipse``: a box is answered with itself or the ellipse in it. A foreground point without a
   box stands for a square around it, whose side is a quarter, an eighth or a half of the image's shorter side;
   a background point takes away a shape of half that side.
-* ``grabcut``: Rother, Kolmogorov, Blake, "GrabCut", SIGGRAPH 2004, by OpenCV. Outside the box is background;
+* ``grabcut``: Rother, Kolmogorov, Blake, "GrabCut", SIGGRAPH 2004, by OpenCV, on a picture of at most 256 pixels, since
+  it takes about a second on one of 480. Outside the box is background;
   foreground points are certain, and without a box the square of half the shorter side around each stands for it.
 * ``regions``: the Felzenszwalb-Huttenlocher regions under the foreground points, at three scales; in a box, the
   regions that lie in it by more than half, cut at the box.
@@ -32,6 +33,7 @@ from .baselines_shared import (
     BoolArray,
     Box,
     FloatArray,
+    at_scale,
     corners,
     filled_box,
     inscribed_ellipse,
@@ -59,6 +61,8 @@ __all__ = [
 WINDOW_SHARES: Final = (0.25, 0.125, 0.5)
 """Sides of the squares around a point, as shares of the image's shorter side."""
 GRABCUT_WINDOW: Final = 0.5
+GRABCUT_SIDE: Final = 256
+"""Longer side in pixels of the picture that is cut; a larger one is scaled down."""
 GRABCUT_ITERATIONS: Final = 5
 REGION_SIDE: Final = 256
 """Longer side in pixels of the image that is cut into regions; a larger one is scaled down."""
@@ -105,10 +109,18 @@ class GrabCut(Baseline):
     name = "grabcut"
 
     def _features(self, pixels: NDArray[np.uint8]) -> Mapping[str, FloatArray]:
-        return {"rgb": pixels.astype(np.float32)}
+        return {"rgb": scaled_down(pixels, GRABCUT_SIDE).astype(np.float32)}
 
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
-        size = embedding.image_size
+        pixels = embedding.features["rgb"].astype(np.uint8)
+        answer = self._cut(pixels, at_scale(prompt, embedding.image_size, pixels.shape))
+        height, width = embedding.image_size
+        cover = cv2.resize(answer.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        return [np.asarray(cover).reshape(height, width) > 0.5]
+
+    def _cut(self, pixels: NDArray[np.uint8], prompt: Prompt) -> BoolArray:
+        """The cut of pixels (h, w, 3), the prompt being in them too."""
+        size = (pixels.shape[0], pixels.shape[1])
         boxes = [corners(prompt.box)] if prompt.box is not None else []
         if not boxes:
             side = max(2.0, GRABCUT_WINDOW * min(size))
@@ -122,13 +134,12 @@ class GrabCut(Baseline):
                 trimap[inscribed_ellipse(window(point, 2 * SEED_RADIUS), size)] = certain
         values = np.unique(trimap)
         if cv2.GC_BGD not in values or not {cv2.GC_FGD, cv2.GC_PR_FGD} & set(values.tolist()):
-            return [possible]
-        pixels = embedding.features["rgb"].astype(np.uint8)
+            return possible
         cv2.setRNGSeed(0)
         back, front, no_box = np.zeros((1, 65)), np.zeros((1, 65)), (0, 0, 1, 1)
         cv2.grabCut(pixels, trimap, no_box, back, front, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_MASK)
         answer: BoolArray = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
-        return [answer if answer.any() else possible]
+        return answer if answer.any() else possible
 
 
 class Regions(Baseline):

@@ -11,7 +11,7 @@
   pixels within a tolerance of the point's own colour in each channel, at three tolerances. A background point's
   flood is taken away; what both reach goes to the nearer point. In a box, colour floods in from 32 places evenly
   along its inner edge; what stays dry is the answer, with the foreground points' floods, or the whole box where
-  nothing does. Nothing outside the box belongs to the answer.
+  nothing does; a dry piece with background points only is left out. Nothing outside the box belongs to the answer.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .baselines_shared import (
     Baseline,
     BoolArray,
     FloatArray,
+    at_scale,
     corners,
     filled_box,
     inscribed_ellipse,
@@ -76,7 +77,7 @@ class RandomWalker(Baseline):
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
         lab = embedding.features["lab"]
         height, width = embedding.image_size
-        seeds = _seeds(_at_scale(prompt, embedding.image_size, lab.shape), (lab.shape[0], lab.shape[1]))
+        seeds = _seeds(at_scale(prompt, embedding.image_size, lab.shape), (lab.shape[0], lab.shape[1]))
         if prompt.box is not None and not (seeds == FOREGROUND).any():
             return [filled_box(corners(prompt.box), (height, width))]
         chance = cv2.resize(_walk(lab, seeds), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -96,7 +97,7 @@ class FloodFill(Baseline):
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
         height, width = embedding.image_size
         lab = embedding.features["lab"].copy()  # OpenCV takes no read-only picture
-        small = _at_scale(prompt, embedding.image_size, lab.shape)
+        small = at_scale(prompt, embedding.image_size, lab.shape)
         answers = []
         for tolerance in FLOOD_TOLERANCES[: 3 if multimask else 1]:
             answer = _flooded(lab, small, tolerance).astype(np.uint8)
@@ -109,16 +110,6 @@ def _lab(pixels: NDArray[np.uint8]) -> FloatArray:
     """CIELAB (H, W, 3) of sRGB pixels: L from 0 to 100, a and b around 0 on the same scale."""
     rgb = pixels.astype(np.float32) / np.float32(255)
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB), dtype=np.float32)
-
-
-def _at_scale(prompt: Prompt, image_size: tuple[int, int], shape: tuple[int, ...]) -> Prompt:
-    """The prompt in pixels of a picture of another size (height, width, ...), without its mask."""
-    by = np.array([shape[1] / image_size[1], shape[0] / image_size[0]])
-    return Prompt(
-        points=None if prompt.points is None else prompt.points * by,
-        labels=prompt.labels,
-        box=None if prompt.box is None else prompt.box * np.tile(by, 2),
-    )
 
 
 def _seeds(prompt: Prompt, size: tuple[int, int]) -> NDArray[np.int32]:
@@ -172,11 +163,22 @@ def _flooded(lab: FloatArray, prompt: Prompt, tolerance: float) -> BoolArray:
     answer = reached
     if prompt.box is not None:
         dry = inside & ~_flood(lab, _edge_places(inside), tolerance, inside)
-        answer = reached | dry if dry.any() or reached.any() else inside
+        answer = reached | _wanted(dry, kept, away) if dry.any() or reached.any() else inside
     taken = _flood(lab, away, tolerance, everywhere)
     if len(kept) and len(away):
         taken &= ~reached | (squared_distance(away, size) < squared_distance(kept, size))
     return answer & ~taken
+
+
+def _wanted(pieces: BoolArray, kept: NDArray[np.float64], away: NDArray[np.float64]) -> BoolArray:
+    """The connected pieces (H, W) without those that only background points lie in."""
+    number = np.asarray(cv2.connectedComponents(pieces.astype(np.uint8), connectivity=8)[1])
+    height, width = pieces.shape
+    kept_in, away_in = (
+        {int(number[min(int(y), height - 1), min(int(x), width - 1)]) for x, y in points}
+        for points in (kept, away)
+    )
+    return pieces & ~np.isin(number, list(away_in - kept_in))
 
 
 def _flood(lab: FloatArray, points: NDArray[np.float64], tolerance: float, inside: BoolArray) -> BoolArray:

@@ -22,6 +22,7 @@ __all__ = [
     "BoolArray",
     "Box",
     "FloatArray",
+    "at_scale",
     "corners",
     "filled_box",
     "inscribed_ellipse",
@@ -156,3 +157,13 @@ def scaled_down(pixels: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
         return pixels
     small = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(pixels, small, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def at_scale(prompt: Prompt, image_size: tuple[int, int], shape: tuple[int, ...]) -> Prompt:
+    """The prompt in pixels of a picture of another size (height, width, ...), without its mask."""
+    by = np.array([shape[1] / image_size[1], shape[0] / image_size[0]])
+    return Prompt(
+        points=None if prompt.points is None else prompt.points * by,
+        labels=prompt.labels,
+        box=None if prompt.box is None else prompt.box * np.tile(by, 2),
+    )

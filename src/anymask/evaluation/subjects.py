@@ -130,7 +130,7 @@ def _numbers_in(weights: Path) -> int | None:
 
     try:
         with safe_open(weights, framework="numpy") as file:
-            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            return sum(int(prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot read the weights {str(weights)!r:.200}: {error}") from error
 
