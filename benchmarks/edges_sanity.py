@@ -30,7 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 from anymask.data.bsds500 import BoundarySample, Bsds500Test
-from anymask.evaluation.edges import (
+from anymask.evaluation.boundaries.edges import (
     EdgeCounts,
     EdgeScores,
     count_edges,

@@ -12,7 +12,7 @@ import anymask
 from anymask.automatic.generator import POINTS_PER_BATCH, distinct, generate_masks
 from anymask.automatic.grid import point_grid
 from anymask.errors import InputError, LimitError
-from anymask.evaluation.baselines import FilledBox
+from anymask.evaluation.peers.baselines import FilledBox
 from anymask.image import ImageSource
 from anymask.masks.boxes import masks_to_boxes_published
 from anymask.predict.segmenter import Segmenter

@@ -11,7 +11,7 @@ from scipy import ndimage, sparse
 
 from anymask.errors import EmbeddingMismatchError, InputError, MissingExtraError, NotFoundError, PromptError
 from anymask.evaluation import metrics
-from anymask.evaluation.baselines import (
+from anymask.evaluation.peers.baselines import (
     BASELINES,
     REGION_SIDE,
     Baseline,
@@ -25,7 +25,7 @@ from anymask.evaluation.baselines import (
     filled_box,
     inscribed_ellipse,
 )
-from anymask.evaluation.felzenszwalb import felzenszwalb
+from anymask.evaluation.peers.felzenszwalb import felzenszwalb
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.fake_backend import FakeBackend
 

@@ -23,8 +23,8 @@ from anymask.errors import (  # noqa: E402
     NotFoundError,
     PromptError,
 )
-from anymask.evaluation.baselines import filled_box  # noqa: E402
-from anymask.evaluation.detector import Detector, pack_detections, unpack_detections  # noqa: E402
+from anymask.evaluation.peers.baselines import filled_box  # noqa: E402
+from anymask.evaluation.peers.detector import Detector, pack_detections, unpack_detections  # noqa: E402
 from anymask.types import Embedding, Image, Mask, MaskSet  # noqa: E402
 
 SIZE = (40, 60)

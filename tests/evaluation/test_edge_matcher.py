@@ -9,8 +9,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 
 from anymask.errors import MaskError
-from anymask.evaluation.edge_matching import BoundaryMatcher, match_boundaries
-from anymask.evaluation.edges import count_edges, thin
+from anymask.evaluation.boundaries.edge_matching import BoundaryMatcher, match_boundaries
+from anymask.evaluation.boundaries.edges import count_edges, thin
 
 SIZE = (90, 120)
 

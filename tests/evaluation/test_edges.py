@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from anymask.data.bsds500 import Bsds500Test
 from anymask.errors import MaskError, MissingExtraError
-from anymask.evaluation.edges import (
+from anymask.evaluation.boundaries.edges import (
     EdgeCounts,
     count_edges,
     match_boundaries,

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from anymask.errors import ImageError, InputError, MaskError
-from anymask.evaluation.gallery import (
+from anymask.evaluation.pictures.gallery import (
     ANSWER,
     MAX_WIDTH,
     TRUTH,
@@ -21,7 +21,7 @@ from anymask.evaluation.gallery import (
     side_by_side,
     worst_cases,
 )
-from anymask.evaluation.views import ASPECT, BACKDROP, view_of
+from anymask.evaluation.pictures.views import ASPECT, BACKDROP, view_of
 from anymask.masks.overlay import FOREGROUND
 
 GREY = 100

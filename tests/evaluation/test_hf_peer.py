@@ -26,8 +26,8 @@ from anymask.errors import (  # noqa: E402
     PromptError,
     WeightsError,
 )
-from anymask.evaluation.hf_folder import HfFolder  # noqa: E402
-from anymask.evaluation.hf_peer import HfPeer, ImageRule  # noqa: E402
+from anymask.evaluation.peers.hf_folder import HfFolder  # noqa: E402
+from anymask.evaluation.peers.hf_peer import HfPeer, ImageRule  # noqa: E402
 from anymask.types import Embedding  # noqa: E402
 
 PIXELS_BOUND = 1e-5

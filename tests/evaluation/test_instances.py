@@ -20,7 +20,6 @@ from pycocotools.cocoeval import COCOeval
 import anymask
 from anymask.data.dataset import Sample
 from anymask.errors import DatasetError, MissingExtraError, RleError
-from anymask.evaluation.baselines import FilledBox, filled_box
 from anymask.evaluation.instances import (
     BOXES_PER_BATCH,
     GivenBox,
@@ -31,6 +30,7 @@ from anymask.evaluation.instances import (
     read_detections,
     score_instances,
 )
+from anymask.evaluation.peers.baselines import FilledBox, filled_box
 from anymask.image import ImageSource
 from anymask.masks import rle
 from anymask.types import Embedding, Mask, MaskSet, Prompt

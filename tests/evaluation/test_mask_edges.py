@@ -17,9 +17,14 @@ from scipy.special import expit
 import anymask
 from anymask.data.bsds500 import BoundarySample, BoundaryTruth
 from anymask.errors import InputError, MaskError
-from anymask.evaluation.baselines import FilledBox
-from anymask.evaluation.edges import EdgeCounts, count_edges, score_edges, smooth_triangle
-from anymask.evaluation.mask_edges import edge_benchmark, edge_counts_of_image, mask_edge_map, outer_slope
+from anymask.evaluation.boundaries.edges import EdgeCounts, count_edges, score_edges, smooth_triangle
+from anymask.evaluation.boundaries.mask_edges import (
+    edge_benchmark,
+    edge_counts_of_image,
+    mask_edge_map,
+    outer_slope,
+)
+from anymask.evaluation.peers.baselines import FilledBox
 from anymask.frame import Frame
 from anymask.image import ImageSource
 from anymask.types import Embedding, Mask, MaskSet

@@ -10,8 +10,8 @@ import pytest
 from labelled_pictures import picture, sample
 
 from anymask.errors import InputError, MaskError
-from anymask.evaluation.baselines import Ellipse, FilledBox
 from anymask.evaluation.metrics import boundary_iou, complexity, iou
+from anymask.evaluation.peers.baselines import Ellipse, FilledBox
 from anymask.evaluation.plan import PROTOCOLS, MaskRecord, Plan, draw, measure_sample, sample_digest
 
 

@@ -14,11 +14,10 @@ import pytest
 from PIL import Image as PillowImage
 
 from anymask.errors import InputError, MissingExtraError
-from anymask.evaluation import plot_style
-from anymask.evaluation import plots
+from anymask.evaluation.boundaries.edges import EdgeScores, PrecisionRecall
 from anymask.evaluation.calibration import Calibration, ReliabilityBin
 from anymask.evaluation.comparison import Comparison, Difference
-from anymask.evaluation.edges import EdgeScores, PrecisionRecall
+from anymask.evaluation.pictures import plot_style, plots
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -197,7 +196,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_module_imports_no_matplotlib_and_a_plot_no_window_system() -> None:
     code = (
-        "import sys; from anymask.evaluation import plots; print('matplotlib' in sys.modules);"
+        "import sys; from anymask.evaluation.pictures import plots; print('matplotlib' in sys.modules);"
         "plots.clicks_plot({'a': [0.5]}); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run(

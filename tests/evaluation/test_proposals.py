@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from anymask.data.dataset import Sample
 from anymask.errors import DatasetError, MaskError, RleError
-from anymask.evaluation.baselines import FilledBox, filled_box
+from anymask.evaluation.peers.baselines import FilledBox, filled_box
 from anymask.evaluation.proposals import (
     GROUPS,
     IOU_THRESHOLDS,

@@ -11,12 +11,12 @@ from scipy import ndimage, stats
 
 from anymask.errors import InputError, MaskError
 from anymask.evaluation import protocols
-from anymask.evaluation.baselines import BASELINES, FilledBox, filled_box
 from anymask.evaluation.clicks import simulate_clicks
 from anymask.evaluation.metrics import iou
-from anymask.evaluation.promptable import Promptable
+from anymask.evaluation.peers.baselines import BASELINES, FilledBox, filled_box
 from anymask.image import ImageSource
 from anymask.masks.boxes import mask_to_box
+from anymask.predict.promptable import Promptable
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.fake_backend import FakeBackend
 from anymask.types import Embedding, Mask, MaskSet

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from anymask.errors import ImageError, InputError, MaskError, NotFoundError, OutputError
-from anymask.evaluation.agreement import krippendorff_alpha
-from anymask.evaluation.rating import RatedObject, RatingResult, analyse_rating, export_rating
+from anymask.evaluation.rating.agreement import krippendorff_alpha
+from anymask.evaluation.rating.export import RatedObject, RatingResult, analyse_rating, export_rating
 
 OBJECTS, METHODS = 12, ("plain", "secretmethod")
 NAN = float("nan")

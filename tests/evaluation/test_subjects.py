@@ -14,7 +14,7 @@ import pytest
 
 import anymask
 from anymask.errors import ModelFormatError, NotFoundError
-from anymask.evaluation.baselines import BASELINES
+from anymask.evaluation.peers.baselines import BASELINES
 from anymask.evaluation.subjects import KINDS, card_sources, open_subject
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from anymask.errors import InputError
 from anymask.image import ImageSource
 from anymask.masks.boxes import half_open_to_published
 from anymask.masks.nms import nms
+from anymask.predict.promptable import Promptable
 from anymask.types import Embedding, Mask, MaskSet, Prompt
 
 from .grid import point_grid
@@ -26,7 +27,6 @@ __all__ = [
     "POINTS_PER_SIDE",
     "PRED_IOU_THRESH",
     "STABILITY_SCORE_THRESH",
-    "Clickable",
     "distinct",
     "generate_masks",
 ]
@@ -39,26 +39,6 @@ POINTS_PER_BATCH: Final = 16
 """Clicks answered together; the full-size masks of so many clicks, and no more, are in memory at a time."""
 
 
-class Clickable(Protocol):
-    """What is asked of a model: a `Segmenter`, a baseline. With ``segment_many`` too, it is asked in batches."""
-
-    def embed(self, image: ImageSource) -> Embedding:
-        """An image, ready for any number of prompts."""
-        ...
-
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        """The masks of one object, best first."""
-        ...
-
-
 @runtime_checkable
 class _Many(Protocol):
     def segment_many(
@@ -67,7 +47,7 @@ class _Many(Protocol):
 
 
 def generate_masks(
-    segmenter: Clickable,
+    segmenter: Promptable,
     image: Embedding | ImageSource,
     points_per_side: int = POINTS_PER_SIDE,
     pred_iou_thresh: float = PRED_IOU_THRESH,
@@ -121,7 +101,7 @@ def distinct(masks: Sequence[Mask], box_nms_thresh: float) -> list[Mask]:
 
 
 def _answers(
-    segmenter: Clickable, embedding: Embedding, points: NDArray[np.float64]
+    segmenter: Promptable, embedding: Embedding, points: NDArray[np.float64]
 ) -> Iterator[tuple[Mask, tuple[float, float]]]:
     """Every mask of every click with its point, a batch of clicks at a time."""
     for start in range(0, len(points), POINTS_PER_BATCH):

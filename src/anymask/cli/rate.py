@@ -10,7 +10,7 @@ import typer
 from anymask.cli import console
 
 if TYPE_CHECKING:
-    from anymask.evaluation.rating_result import RatingResult
+    from anymask.evaluation.rating.result import RatingResult
 
 
 def rate(
@@ -26,7 +26,7 @@ def rate(
     Methods are compared by the paired bootstrap over images; several raters of one picture are averaged, and their
     agreement is told.
     """
-    from anymask.evaluation.rating_result import analyse_rating
+    from anymask.evaluation.rating.result import analyse_rating
 
     result = analyse_rating(folder, *(ratings or []))
     if as_json:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from anymask.evaluation.metrics import BoolArray, iou
+from anymask.predict.promptable import Promptable
 from anymask.types import Embedding, MaskSet
-
-from .metrics import BoolArray, iou
-from .promptable import Promptable
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from anymask.data.dataset import Sample
 from anymask.errors import DatasetError, MissingExtraError
+from anymask.evaluation.annotations import annotation_area, annotation_mask
 from anymask.masks import rle
 from anymask.masks.boxes import clip_boxes
+from anymask.predict.promptable import Promptable
 from anymask.types import Embedding, Mask, Prompt
-
-from .annotations import annotation_area, annotation_mask
-from .promptable import Promptable
 
 __all__ = [
     "GivenBox",

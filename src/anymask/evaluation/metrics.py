@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.errors import MaskError
-
-from .baselines import filled_box, inscribed_ellipse
+from anymask.evaluation.peers.baselines import filled_box, inscribed_ellipse
 
 __all__ = [
     "BOUNDARY_F_BOUND",

@@ -16,12 +16,8 @@ import numpy as np
 
 from anymask.data.dataset import Sample
 from anymask.errors import InputError, MaskError
-from anymask.masks.rle import decode
-from anymask.types import Embedding
-
-from .metrics import BoolArray, complexity
-from .promptable import Promptable
-from .protocols import (
+from anymask.evaluation.metrics import BoolArray, complexity
+from anymask.evaluation.protocols import (
     JITTERS,
     MAX_CLICKS,
     Answer,
@@ -31,7 +27,10 @@ from .protocols import (
     jittered_box,
     random_point,
 )
-from .subjects import Subject
+from anymask.evaluation.subjects import Subject
+from anymask.masks.rle import decode
+from anymask.predict.promptable import Promptable
+from anymask.types import Embedding
 
 __all__ = ["PROTOCOLS", "MaskRecord", "Plan", "draw", "measure_mask", "measure_sample", "sample_digest"]
 

@@ -18,14 +18,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from anymask.automatic.generator import Clickable, generate_masks
+from anymask.automatic.generator import generate_masks
 from anymask.data.dataset import Sample
 from anymask.errors import DatasetError, MaskError
+from anymask.evaluation.annotations import annotation_area, annotation_mask
+from anymask.evaluation.metrics import LARGE_FROM, MEDIUM_FROM
+from anymask.evaluation.overlaps import iou_matrix
+from anymask.predict.promptable import Promptable
 from anymask.types import Embedding, Mask
-
-from .annotations import annotation_area, annotation_mask
-from .metrics import LARGE_FROM, MEDIUM_FROM
-from .overlaps import iou_matrix
 
 __all__ = [
     "GROUPS",
@@ -126,7 +126,7 @@ class ProposalScores:
 
 
 def propose(
-    segmenter: Clickable,
+    segmenter: Promptable,
     embedding: Embedding,
     points_per_side: int = PROPOSAL_POINTS_PER_SIDE,
     box_nms_thresh: float = PROPOSAL_NMS_THRESH,
@@ -142,7 +142,7 @@ def propose(
 
 
 def proposal_counts_of_image(
-    segmenter: Clickable, sample: Sample, points_per_side: int = PROPOSAL_POINTS_PER_SIDE
+    segmenter: Promptable, sample: Sample, points_per_side: int = PROPOSAL_POINTS_PER_SIDE
 ) -> ProposalCounts:
     """Embed one image, propose, and match with all its annotations."""
     return count_proposals(

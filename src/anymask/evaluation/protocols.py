@@ -22,12 +22,11 @@ from typing import Final
 import numpy as np
 
 from anymask.errors import InputError, MaskError
+from anymask.evaluation.clicks import click_rounds, deepest_point
+from anymask.evaluation.metrics import BoolArray, boundary_f, boundary_iou, iou
 from anymask.masks.boxes import mask_to_box
+from anymask.predict.promptable import Promptable
 from anymask.types import Embedding, Mask, MaskSet
-
-from .clicks import click_rounds, deepest_point
-from .metrics import BoolArray, boundary_f, boundary_iou, iou
-from .promptable import Promptable
 
 __all__ = [
     "CLICKS",

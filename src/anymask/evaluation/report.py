@@ -13,10 +13,9 @@ from typing import Any
 
 from anymask.atomic import write_atomically
 from anymask.errors import InputError, OutputError
-
-from .calibration import Calibration
-from .comparison import Comparison
-from .plots import (
+from anymask.evaluation.calibration import Calibration
+from anymask.evaluation.comparison import Comparison
+from anymask.evaluation.pictures.plots import (
     clicks_plot,
     difference_plot,
     precision_recall_plot,
@@ -24,12 +23,12 @@ from .plots import (
     sets_plot,
     strata_plot,
 )
-from .protocols import MAX_CLICKS
-from .report_pictures import comparison_pictures, failure_pictures, lay_out_rating
-from .study import ModelResult, StudyResult
-from .suites import standing
-from .summary import Metric, Summary, compare_results, metrics
-from .whole_image import EdgeResult
+from anymask.evaluation.pictures.report_pictures import comparison_pictures, failure_pictures, lay_out_rating
+from anymask.evaluation.protocols import MAX_CLICKS
+from anymask.evaluation.study import ModelResult, StudyResult
+from anymask.evaluation.suites import standing
+from anymask.evaluation.summary import Metric, Summary, compare_results, metrics
+from anymask.evaluation.whole_image import EdgeResult
 
 __all__ = ["Report", "write_report"]
 

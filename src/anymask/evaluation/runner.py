@@ -15,10 +15,9 @@ from typing import Any, Final, Protocol
 
 from anymask.data.dataset import Dataset
 from anymask.errors import AnymaskError, DatasetError, InputError
-
-from .plan import MaskRecord, Plan, draw
-from .store import ResultStore
-from .subjects import Subject, open_subject
+from anymask.evaluation.plan import MaskRecord, Plan, draw
+from anymask.evaluation.store import ResultStore
+from anymask.evaluation.subjects import Subject, open_subject
 
 __all__ = ["ImageResult", "Indexed", "SetResult", "Task", "measure_set", "run_task"]
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anymask.errors import ModelError
-
-from .subjects import open_subject
+from anymask.evaluation.subjects import open_subject
 
 __all__ = ["Speed", "measure_speed"]
 

@@ -10,15 +10,14 @@ from typing import Final
 from anymask.data.dataset import Dataset
 from anymask.data.layouts import NamedDataset, open_labelled
 from anymask.errors import DatasetError, InputError
-
-from .baselines import Baseline
-from .plan import Plan
-from .runner import SetResult, measure_set
-from .speed import Speed, measure_speed
-from .subjects import Subject, open_subject
-from .suites import SUITES, SetFacts, Suite, facts_of, find_suite
-from .summary import Summary, summarise
-from .whole_image import EXTRAS, ExtraResult, measure_extra
+from anymask.evaluation.peers.baselines import Baseline
+from anymask.evaluation.plan import Plan
+from anymask.evaluation.runner import SetResult, measure_set
+from anymask.evaluation.speed import Speed, measure_speed
+from anymask.evaluation.subjects import Subject, open_subject
+from anymask.evaluation.suites import SUITES, SetFacts, Suite, facts_of, find_suite
+from anymask.evaluation.summary import Summary, summarise
+from anymask.evaluation.whole_image import EXTRAS, ExtraResult, measure_extra
 
 __all__ = ["ModelResult", "Study", "StudyResult", "run_study"]
 

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anymask.errors import NotFoundError, WeightsError
+from anymask.evaluation.peers.baselines import BASELINES, baseline
+from anymask.predict.promptable import Promptable
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.runtime.registry import known_models, load_backend, resolve
 from anymask.settings import Settings, load_settings
 
-from .baselines import BASELINES, baseline
-from .promptable import Promptable
-
 if TYPE_CHECKING:
-    from .detector import Detector
-    from .hf_peer import HfPeer
+    from anymask.evaluation.peers.detector import Detector
+    from anymask.evaluation.peers.hf_peer import HfPeer
 
 __all__ = ["KINDS", "Subject", "card_sources", "open_subject"]
 
@@ -111,11 +110,11 @@ def _of_registry(spec: str, settings: Settings) -> Subject:
 def _of_transformers(spec: str, kind: str, path: str, threads: int) -> Subject:
     peer: HfPeer | Detector
     if kind == "hf":
-        from .hf_peer import HfPeer
+        from anymask.evaluation.peers.hf_peer import HfPeer
 
         peer = HfPeer(path, threads=threads)
     else:
-        from .detector import Detector
+        from anymask.evaluation.peers.detector import Detector
 
         peer = Detector(path, threads=threads)
     folder = peer.folder

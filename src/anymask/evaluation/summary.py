@@ -13,14 +13,13 @@ from typing import Final
 import numpy as np
 
 from anymask.errors import InputError
-
-from .calibration import Calibration, calibration
-from .comparison import Comparison, PairedScores, compare
-from .metrics import area_class
-from .plan import MaskRecord
-from .protocols import CLICKS, JITTERS, NOC_THRESHOLDS
-from .runner import SetResult
-from .suites import SetFacts
+from anymask.evaluation.calibration import Calibration, calibration
+from anymask.evaluation.comparison import Comparison, PairedScores, compare
+from anymask.evaluation.metrics import area_class
+from anymask.evaluation.plan import MaskRecord
+from anymask.evaluation.protocols import CLICKS, JITTERS, NOC_THRESHOLDS
+from anymask.evaluation.runner import SetResult
+from anymask.evaluation.suites import SetFacts
 
 __all__ = [
     "COMPLEXITY_EDGES",

@@ -17,19 +17,17 @@ from anymask.data.bsds500 import BoundarySample, Bsds500Test
 from anymask.data.dataset import Sample
 from anymask.data.layouts import NamedDataset
 from anymask.errors import InputError
-from anymask.predict.segmenter import Segmenter
-
-from .edges import EdgeCounts, EdgeScores, score_edges
-from .instances import (
+from anymask.evaluation.boundaries.edges import EdgeCounts, EdgeScores, score_edges
+from anymask.evaluation.boundaries.mask_edges import EDGE_POINTS_PER_SIDE, edge_counts_of_image
+from anymask.evaluation.instances import (
     ImageInstances,
     InstanceScores,
     category_names,
     instances_of_image,
     score_instances,
 )
-from .mask_edges import EDGE_POINTS_PER_SIDE, edge_counts_of_image
-from .plan import draw, sample_digest
-from .proposals import (
+from anymask.evaluation.plan import draw, sample_digest
+from anymask.evaluation.proposals import (
     PROPOSAL_POINTS_PER_SIDE,
     PROPOSALS,
     ProposalCounts,
@@ -38,8 +36,9 @@ from .proposals import (
     propose,
     score_proposals,
 )
-from .runner import run_task, sample_keys
-from .subjects import Subject
+from anymask.evaluation.runner import run_task, sample_keys
+from anymask.evaluation.subjects import Subject
+from anymask.predict.segmenter import Segmenter
 
 __all__ = ["EXTRAS", "EdgeResult", "ExtraResult", "InstanceResult", "ProposalResult", "measure_extra"]
 

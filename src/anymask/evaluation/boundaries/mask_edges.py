@@ -18,14 +18,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anymask.automatic.generator import BOX_NMS_THRESH, Clickable, generate_masks
+from anymask.automatic.generator import BOX_NMS_THRESH, generate_masks
 from anymask.data.bsds500 import BoundarySample, Bsds500Test
 from anymask.errors import InputError, MaskError
+from anymask.evaluation.boundaries.edges import (
+    EdgeCounts,
+    EdgeScores,
+    count_edges,
+    score_edges,
+    smooth_triangle,
+    suppress_non_maxima,
+)
+from anymask.evaluation.metrics import BoolArray
 from anymask.frame import Frame
+from anymask.predict.promptable import Promptable
 from anymask.types import Embedding
-
-from .edges import EdgeCounts, EdgeScores, count_edges, score_edges, smooth_triangle, suppress_non_maxima
-from .metrics import BoolArray
 
 __all__ = [
     "EDGE_POINTS_PER_SIDE",
@@ -41,7 +48,7 @@ FloatArray = NDArray[np.float32]
 EDGE_POINTS_PER_SIDE: Final = 16
 
 
-class Framed(Clickable, Protocol):
+class Framed(Promptable, Protocol):
     """What mask edges ask of a model: masks with low-resolution logits, and how these lie over the image."""
 
     def frame(self, image_size: tuple[int, int]) -> Frame:
@@ -102,7 +109,7 @@ def edge_counts_of_image(
     """Embed one image, find its edges and match them with all annotators' boundaries.
 
     The counts go to JSON and back with `EdgeCounts.as_record` and `EdgeCounts.from_record`; those of all images go to
-    `anymask.evaluation.edges.score_edges`.
+    `anymask.evaluation.boundaries.edges.score_edges`.
     """
     edges = mask_edge_map(segmenter, segmenter.embed(sample.image), points_per_side)
     return count_edges(edges, sample.truth.boundaries, thresholds)

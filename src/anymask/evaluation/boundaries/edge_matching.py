@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.errors import MaskError, MissingExtraError
-
-from .metrics import BoolArray
+from anymask.evaluation.metrics import BoolArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

@@ -11,7 +11,7 @@ Their scores only order the candidates: they are constants and say nothing of qu
   foreground points are certain, and without a box the square of half the shorter side around each stands for it.
 * ``regions``: the Felzenszwalb-Huttenlocher regions under the foreground points, at three scales; in a box, the
   regions that lie in it by more than half, cut at the box.
-* ``random_walker``, ``flood_fill``: see `anymask.evaluation.baselines_clicks`.
+* ``random_walker``, ``flood_fill``: see `anymask.evaluation.peers.baselines_clicks`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.errors import NotFoundError
-from anymask.types import Embedding, Prompt
-
-from .baselines_clicks import FloodFill, RandomWalker
-from .baselines_shared import (
+from anymask.evaluation.peers.baselines_clicks import FloodFill, RandomWalker
+from anymask.evaluation.peers.baselines_shared import (
     SEED_RADIUS,
     Baseline,
     BoolArray,
@@ -42,7 +40,8 @@ from .baselines_shared import (
     squared_distance,
     window,
 )
-from .felzenszwalb import felzenszwalb
+from anymask.evaluation.peers.felzenszwalb import felzenszwalb
+from anymask.types import Embedding, Prompt
 
 __all__ = [
     "BASELINES",
@@ -125,7 +124,7 @@ class GrabCut(Baseline):
         if not boxes:
             side = max(2.0, GRABCUT_WINDOW * min(size))
             boxes = [window(point, side) for point in points_of(prompt, 1)]
-        possible = np.logical_or.reduce([filled_box(box, size) for box in boxes])
+        possible: BoolArray = np.logical_or.reduce([filled_box(box, size) for box in boxes])
         trimap = np.where(possible, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
         if possible.all():  # the mixtures need samples of background
             trimap[[0, -1]] = trimap[:, [0, -1]] = cv2.GC_BGD

@@ -25,10 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.errors import MissingExtraError
-from anymask.masks.boxes import mask_to_box
-from anymask.types import Embedding, Prompt
-
-from .baselines_shared import (
+from anymask.evaluation.peers.baselines_shared import (
     SEED_RADIUS,
     Baseline,
     BoolArray,
@@ -42,6 +39,8 @@ from .baselines_shared import (
     squared_distance,
     window,
 )
+from anymask.masks.boxes import mask_to_box
+from anymask.types import Embedding, Prompt
 
 __all__ = ["FloodFill", "RandomWalker"]
 

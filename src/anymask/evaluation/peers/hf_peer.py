@@ -23,13 +23,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anymask.errors import EmbeddingMismatchError, ModelError, ModelFormatError, PromptError
+from anymask.evaluation.peers.hf_folder import HfFolder, set_threads
 from anymask.frame import MASK_PROMPT_LOGIT, Frame
 from anymask.image import ImageSource, read_image
 from anymask.limits import MAX_NETWORK_SIDE
 from anymask.masks.scores import stability_score
 from anymask.types import Embedding, Mask, MaskSet, Prompt
-
-from .hf_folder import HfFolder, set_threads
 
 __all__ = ["HfPeer", "ImageRule"]
 

@@ -13,16 +13,15 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from anymask.errors import InputError
+from anymask.evaluation.clicks import deepest_point
+from anymask.evaluation.metrics import iou
+from anymask.evaluation.pictures.gallery import Case, gallery, side_by_side, worst_cases
+from anymask.evaluation.plan import MaskRecord
+from anymask.evaluation.rating.export import RatedObject, export_rating
+from anymask.evaluation.runner import SetResult, sample_keys
+from anymask.evaluation.study import ModelResult, StudyResult
 from anymask.masks.boxes import mask_to_box
 from anymask.masks.rle import decode
-
-from .clicks import deepest_point
-from .gallery import Case, gallery, side_by_side, worst_cases
-from .metrics import iou
-from .plan import MaskRecord
-from .rating import RatedObject, export_rating
-from .runner import SetResult, sample_keys
-from .study import ModelResult, StudyResult
 
 __all__ = ["comparison_pictures", "failure_pictures", "lay_out_rating"]
 

@@ -15,11 +15,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from anymask.errors import InputError
-
-from .calibration import Calibration
-from .comparison import Comparison, Difference
-from .edges import EdgeScores, PrecisionRecall
-from .plot_style import GREY, INK, PALETTE, VERDICT_LOOKS, legend_above, look, new_figure, png_bytes, style
+from anymask.evaluation.boundaries.edges import EdgeScores, PrecisionRecall
+from anymask.evaluation.calibration import Calibration
+from anymask.evaluation.comparison import Comparison, Difference
+from anymask.evaluation.pictures.plot_style import (
+    GREY,
+    INK,
+    PALETTE,
+    VERDICT_LOOKS,
+    legend_above,
+    look,
+    new_figure,
+    png_bytes,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

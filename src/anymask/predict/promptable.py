@@ -13,7 +13,7 @@ __all__ = ["Promptable"]
 
 
 class Promptable(Protocol):
-    """The two verbs of `Segmenter`; the baselines of `anymask.evaluation.baselines` have them too."""
+    """The two verbs of `Segmenter`; the baselines of `anymask.evaluation.peers.baselines` have them too."""
 
     def embed(self, image: ImageSource) -> Embedding:
         """An image, ready for any number of prompts."""

@@ -19,10 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.errors import MaskError
-
-from .edge_matching import MAX_DISTANCE, BoundaryMatch, BoundaryMatcher, match_boundaries
-from .edge_thinning import smooth_triangle, suppress_non_maxima, thin
-from .metrics import BoolArray
+from anymask.evaluation.boundaries.edge_matching import (
+    MAX_DISTANCE,
+    BoundaryMatch,
+    BoundaryMatcher,
+    match_boundaries,
+)
+from anymask.evaluation.boundaries.edge_thinning import smooth_triangle, suppress_non_maxima, thin
+from anymask.evaluation.metrics import BoolArray
 
 __all__ = [
     "BoundaryMatch",

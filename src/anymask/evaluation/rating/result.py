@@ -19,9 +19,8 @@ from typing import Final
 import numpy as np
 
 from anymask.errors import InputError, NotFoundError
-
-from .agreement import krippendorff_alpha
-from .comparison import Comparison, PairedScores, compare
+from anymask.evaluation.comparison import Comparison, PairedScores, compare
+from anymask.evaluation.rating.agreement import krippendorff_alpha
 
 __all__ = [
     "COLUMNS",

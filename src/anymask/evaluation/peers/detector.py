@@ -24,11 +24,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anymask.errors import EmbeddingMismatchError, InputError, ModelError, ModelFormatError, PromptError
+from anymask.evaluation.peers.hf_folder import HfFolder, quiet_transformers, require_transformers, set_threads
 from anymask.image import ImageSource, read_image
 from anymask.masks.boxes import box_iou
 from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
-
-from .hf_folder import HfFolder, quiet_transformers, require_transformers, set_threads
 
 __all__ = ["Detector", "pack_detections", "unpack_detections"]
 

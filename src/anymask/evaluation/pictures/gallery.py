@@ -15,12 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.errors import InputError, MaskError
+from anymask.evaluation.metrics import BoolArray
+from anymask.evaluation.pictures.views import (
+    BACKDROP,
+    Box,
+    Colour,
+    PictureFormat,
+    Pixels,
+    View,
+    encode,
+    view_of,
+    write_text,
+)
 from anymask.image import read_image
 from anymask.masks.boxes import mask_to_box
 from anymask.masks.overlay import COLOURS, draw_overlay
-
-from .metrics import BoolArray
-from .views import BACKDROP, Box, Colour, PictureFormat, Pixels, View, encode, view_of, write_text
 
 __all__ = [
     "ANSWER",

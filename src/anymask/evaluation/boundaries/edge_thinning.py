@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.errors import MaskError
-
-from .metrics import BoolArray
+from anymask.evaluation.metrics import BoolArray
 
 FloatArray = NDArray[np.float32]
 

@@ -38,11 +38,19 @@ from numpy.typing import NDArray
 
 from anymask.atomic import write_atomically
 from anymask.errors import InputError, MaskError, OutputError
-from anymask.image import read_image
-from anymask.masks.boxes import mask_to_box
-
-from .metrics import BoolArray
-from .rating_result import (
+from anymask.evaluation.metrics import BoolArray
+from anymask.evaluation.pictures.views import (
+    ASPECT,
+    BACKDROP,
+    Box,
+    Colour,
+    Pixels,
+    View,
+    encode,
+    outline,
+    view_of,
+)
+from anymask.evaluation.rating.result import (
     COLUMNS,
     KEY_FILE,
     KEY_FORMAT,
@@ -53,7 +61,8 @@ from .rating_result import (
     RatingResult,
     analyse_rating,
 )
-from .views import ASPECT, BACKDROP, Box, Colour, Pixels, View, encode, outline, view_of
+from anymask.image import read_image
+from anymask.masks.boxes import mask_to_box
 
 __all__ = [
     "MethodDifference",

@@ -18,10 +18,9 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from anymask.errors import InputError
+from anymask.evaluation.metrics import BoolArray
 from anymask.limits import MAX_IMAGE_SIDE
 from anymask.masks.overlay import draw_prompts
-
-from .metrics import BoolArray
 
 __all__ = ["ASPECT", "BACKDROP", "PictureFormat", "View", "encode", "outline", "view_of", "write_text"]
 

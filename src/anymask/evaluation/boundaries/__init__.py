@@ -1,0 +1,1 @@
+"""The BSDS500 boundary benchmark, and edges from masks."""

@@ -1,0 +1,1 @@
+"""What people look at in a report: plots, galleries, masks side by side."""

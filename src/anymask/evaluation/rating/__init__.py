@@ -1,0 +1,1 @@
+"""Blind human rating of masks: laid out, read back, compared."""
