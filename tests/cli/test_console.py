@@ -76,3 +76,21 @@ def test_names_cannot_steer_a_terminal(text, shown):
 
 def test_bytes_that_are_no_text_can_be_shown():
     assert console.printable("caf\udce9").isprintable()
+
+
+def test_many_bars_are_shown_to_a_terminal_and_to_nobody_else(monkeypatch):
+    with console.progress_of_many() as report:
+        assert report is None  # standard error is no terminal here
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    console.reset_verbosity()
+    with console.progress_of_many() as report:
+        for done in range(1, 4):
+            report("nano on\x1b[31m discs", done, 3)
+            report("nano on more", 1, 2)
+    shown = screen.getvalue()
+    assert "nano on more" in shown
+    assert "1/2" in shown
+    assert "\x1b[31m discs" not in shown  # a set's name cannot steer the terminal
