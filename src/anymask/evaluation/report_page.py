@@ -88,11 +88,17 @@ def _means(result: StudyResult) -> list[str]:
     lines += _table(["", *(m.title for m in agreement)], rows(agreement))
     if rest:
         clicks = "" if plan.max_clicks == MAX_CLICKS else f" (here of {plan.max_clicks}, not of {MAX_CLICKS})"
-        lines += [
+        counts = (
             f"NoC: mean number of clicks to the IoU named, an object that never gets there counted with all{clicks}, "
-            "and failures the share of those; fewer is better. Boundary IoU and F look at outlines alone.",
-            "",
+            "and failures the share of those; fewer is better. "
+        )
+        outlines = "Boundary IoU and F look at outlines alone."
+        told = [
+            text
+            for text, word in ((counts, "noc"), (outlines, "boundary"))
+            if any(word in m.key for m in rest)
         ]
+        lines += ["".join(told).strip(), ""]
         lines += _table(["", *(m.title for m in rest)], rows(rest))
     return lines
 
