@@ -32,7 +32,7 @@ class Speed:
         encode_ms: median over images of a whole embedding, decoding of the file included.
         decode_ms: median of one click's answer at full size from a ready embedding.
         peak_mb: largest resident memory of the process in MiB, interpreter and libraries included.
-        start_s: seconds until the model was ready, imports included.
+        start_s: seconds to open the model, its libraries being loaded already.
         threads: asked for; 0 leaves the choice to the engine.
         machine: processor kind and cores.
     """
