@@ -33,6 +33,13 @@ def test_a_report_lies_where_it_was_asked_for(run, data, tmp_path):
     assert document["models"][0]["sets"]["discs"]["masks"] == 14
 
 
+def test_protocols_on_whole_images_are_told_too(run, tmp_path):
+    write_shard(tmp_path / "data", "discs", images=2, masks=2, category="disc")
+    outcome = run("eval", "baseline:ellipse", "--suite", tmp_path / "data", "--protocol", "instances", *SMALL)
+    assert outcome.status == 0, outcome.err
+    assert "AP50 1.000" in outcome.out
+
+
 def test_json_has_the_verdict_and_nothing_else_on_standard_output(run, data):
     outcome = run(
         "eval",

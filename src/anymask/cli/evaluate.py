@@ -176,9 +176,12 @@ def _command() -> str:
 def _tell(result: StudyResult, document: dict[str, Any], report: Path) -> None:
     """The means and where the report lies."""
     console.say(document["title"])
-    for model in document["models"]:
-        figures = ", ".join(f"{key} {value:.3f}" for key, value in list(model["mean"].items())[:8])
-        console.say(f"  {model['name']:<20} {figures}")
+    for model in result.models:
+        mean = list(model.summary.mean.items())[:8] if model.summary else []
+        parts = [f"{key} {value:.3f}" for key, value in mean]
+        for extra in model.extras.values():
+            parts += [f"{head} {cell}" for head, cell in zip(extra.heads(), extra.cells(), strict=True)]
+        console.say(f"  {model.subject.name:<20} {', '.join(parts)}")
     for name, verdict in document.get("verdicts", {}).items():
         console.say(f"  {name}: {verdict['verdict']} ({verdict['difference']:+.3f})")
     console.say(f"  report  {report}")
