@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
 
 import pytest
 from labelled_pictures import write_shard
 
 from anymask.errors import DatasetError, InputError, NotFoundError, OutputError
 
-EMBEDDED = Path(__file__).parents[2] / "src" / "anymask" / "assets" / "nano" / "manifest.json"
 SMALL = ("--max-clicks", 2, "--no-speed", "--gallery", 0)
 
 
@@ -59,7 +57,6 @@ def test_json_has_the_verdict_and_nothing_else_on_standard_output(run, data):
     assert list(document["verdicts"]) == ["box"]
 
 
-@pytest.mark.skipif(not EMBEDDED.is_file(), reason="there is no embedded model")
 def test_the_embedded_model_is_measured_timed_and_compared(run, data, tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
