@@ -76,10 +76,10 @@ def test_sources_that_are_not_a_list_of_names_are_not_stated(facts: dict[str, An
 
 @pytest.mark.torch
 def test_weights_for_torch_by_their_path(tmp_path: Path, random_sam: Any) -> None:
-    from anymask.model.sam import save_sam
+    from anymask.model.families import save_network
     from anymask.model.variants import TINY_TEST
 
-    save_sam(random_sam, TINY_TEST, tmp_path / "tiny.safetensors")
+    save_network(random_sam, TINY_TEST, tmp_path / "tiny.safetensors")
     subject = open_subject(str(tmp_path / "tiny.safetensors"), threads=1)
     assert subject.file_bytes == (tmp_path / "tiny.safetensors").stat().st_size
     assert subject.parameters == sum(tensor.numel() for tensor in random_sam.state_dict().values())

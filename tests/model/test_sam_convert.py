@@ -20,13 +20,12 @@ import safetensors.torch  # noqa: E402
 from anymask.errors import ModelFormatError, WeightsError  # noqa: E402
 from anymask.model.convert import (  # noqa: E402
     convert_checkpoint,
-    from_transformers,
-    infer_config,
     load_checkpoint,
     read_checkpoint,
-    to_transformers,
 )
-from anymask.model.sam import build_sam, load_sam  # noqa: E402
+from anymask.model.families import infer_config, load_network  # noqa: E402
+from anymask.model.sam import build_sam  # noqa: E402
+from anymask.model.transformers_names import from_transformers, to_transformers  # noqa: E402
 from anymask.model.variants import TINY_TEST, VARIANTS  # noqa: E402
 from anymask.model.weights import file_sha256  # noqa: E402
 
@@ -178,7 +177,7 @@ def test_conversion_keeps_every_value_and_says_where_from(tmp_path, names):
     foreign.pop("shared_image_embedding.positional_embedding", None)  # tied: files hold one of the two
     safetensors.torch.save_file(foreign, source)
     digest = convert_checkpoint(source, target, TINY_TEST)
-    sam, config = load_sam(target, digest)
+    sam, config = load_network(target, digest)
     assert config == TINY_TEST
     assert all(torch.equal(tensor, weights[name]) for name, tensor in sam.state_dict().items())
     with safetensors.safe_open(target, "pt") as file:
@@ -228,7 +227,7 @@ def test_other_image_sizes_are_inferred_and_strangers_refused():
     weights["image_encoder.pos_embed"] = torch.zeros(1, 16, 16, 384, device="meta")
     with pytest.raises(ModelFormatError, match="12 blocks of 384"):
         infer_config(weights)
-    with pytest.raises(ModelFormatError, match="no SAM"):
+    with pytest.raises(ModelFormatError, match="no checkpoint of a known family"):
         infer_config({"conv.weight": torch.zeros(1)})
 
 

@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 import safetensors.torch  # noqa: E402
 
 from anymask.errors import ModelFormatError, OutputError, WeightsError  # noqa: E402
-from anymask.model.sam import build_sam, load_sam, save_sam  # noqa: E402
+from anymask.model.families import load_network, save_network  # noqa: E402
+from anymask.model.sam import build_sam  # noqa: E402
 from anymask.model.variants import TINY_TEST  # noqa: E402
 from anymask.model.weights import (  # noqa: E402
     file_sha256,
@@ -123,7 +124,7 @@ def test_files_of_others_are_refused(tmp_path, linear):
 
 
 def test_no_file_is_a_clear_error(tmp_path, linear):
-    for call in (lambda p: load_weights(linear, p), lambda p: load_weights(linear, p, "00"), load_sam):
+    for call in (lambda p: load_weights(linear, p), lambda p: load_weights(linear, p, "00"), load_network):
         with pytest.raises(WeightsError, match=r"nowhere\.safetensors"):
             call(tmp_path / "nowhere.safetensors")
 
@@ -185,16 +186,18 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, linear, monkeypatch, c
 @torch.no_grad()
 def test_a_sam_keeps_its_sizes(tmp_path):
     sam = build_sam(TINY_TEST)
-    digest = save_sam(sam, TINY_TEST, tmp_path / "sam")
-    again, config = load_sam(tmp_path / "sam", digest)
+    digest = save_network(sam, TINY_TEST, tmp_path / "sam")
+    again, config = load_network(tmp_path / "sam", digest)
     assert config == TINY_TEST
     assert not again.training
     pixels = torch.rand(1, 3, 128, 96) * 255
     assert torch.equal(again.encode(pixels), sam.eval().encode(pixels))
 
 
-@pytest.mark.parametrize("text", [None, "no json", "[]", "{}", '{"name": 1}'])
+@pytest.mark.parametrize(
+    "text", [None, "no json", "[]", "{}", '{"name": 1}', '{"family": "sam"}', '{"family": "mas"}']
+)
 def test_a_file_without_sizes_is_no_sam(tmp_path, linear, text):
-    save_weights(linear, tmp_path / "w", None if text is None else {"anymask.sam_config": text})
+    save_weights(linear, tmp_path / "w", None if text is None else {"anymask.network": text})
     with pytest.raises(ModelFormatError, match="sizes"):
-        load_sam(tmp_path / "w")
+        load_network(tmp_path / "w")

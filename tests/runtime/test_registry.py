@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from anymask.errors import AnymaskError, ModelError, ModelFormatError, NotFoundError, WeightsError
-from anymask.model.sam import Sam, save_sam
+from anymask.model.families import save_network
+from anymask.model.sam import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.model.weights import save_weights
 from anymask.runtime.onnx_backend import OnnxBackend
@@ -28,7 +29,7 @@ def settings(tmp_path: Path) -> Settings:
 def sam_file(random_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights with their sizes."""
     path = tmp_path_factory.mktemp("sam") / "tiny.safetensors"
-    save_sam(random_sam, TINY_TEST, path)
+    save_network(random_sam, TINY_TEST, path)
     return path
 
 

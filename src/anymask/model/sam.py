@@ -7,9 +7,9 @@ Source: SAM paper, figure 4; `segment_anything/modeling/sam.py` and `build_sam.p
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,10 @@ from torch.nn import functional as F
 from anymask.errors import ModelError, ModelFormatError
 from anymask.model.image_encoder import ImageEncoder
 from anymask.model.mask_decoder import MaskDecoder, select_masks
+from anymask.model.network import Family
 from anymask.model.prompt_encoder import PromptEncoder, PromptTensors
 from anymask.model.two_way_transformer import TwoWayTransformer
-from anymask.model.variants import SamConfig
-from anymask.model.weights import load_strict, read_weights, save_weights
-
-CONFIG_KEY = "anymask.sam_config"
+from anymask.model.variants import VARIANTS, VIT_B, VIT_H, VIT_L, SamConfig
 
 
 class Sam(nn.Module):
@@ -33,6 +31,7 @@ class Sam(nn.Module):
     not in the state dict, as published.
     """
 
+    feature_names = ("embedding",)
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -77,6 +76,16 @@ class Sam(nn.Module):
         """RGB in 0..255, E x 3 x H x W (long side already S) -> embedding E x C x h x w."""
         embedding: Tensor = self.image_encoder(self.preprocess(pixels))
         return embedding
+
+    def encode_features(self, pixels: Tensor) -> dict[str, Tensor]:
+        """See `anymask.model.network.PromptableNetwork`."""
+        return {"embedding": self.image_encoder(pixels)}
+
+    def decode_features(
+        self, features: Mapping[str, Tensor], prompts: PromptTensors
+    ) -> tuple[Tensor, Tensor]:
+        """See `anymask.model.network.PromptableNetwork`."""
+        return self.decode(features["embedding"], prompts)
 
     def decode(self, embedding: Tensor, prompts: PromptTensors) -> tuple[Tensor, Tensor]:
         """B prompts on one embedding (1 x C x h x w, shared) or on one each (B x C x h x w).
@@ -131,18 +140,22 @@ def build_sam(config: SamConfig) -> Sam:
     )
 
 
-def save_sam(sam: Sam, config: SamConfig, path: str | os.PathLike[str]) -> str:
-    """Keep a network and its sizes in one safetensors file; returns the SHA-256 of the file."""
-    return save_weights(sam, path, {CONFIG_KEY: json.dumps(config.to_dict())})
+def infer_sam(state_dict: Mapping[str, Tensor]) -> SamConfig | None:
+    """Which published SAM (ViT-B, L or H, and for which image size) a state dict is; None when it is none.
+
+    Raises `ModelFormatError` for a plain ViT of unknown size.
+    """
+    position = state_dict.get("image_encoder.pos_embed")
+    if position is None or position.ndim != 4 or position.shape[1] != position.shape[2]:
+        return None
+    blocks = {m[1] for name in state_dict if (m := re.match(r"image_encoder\.blocks\.(\d+)\.", name))}
+    for config in (VIT_B, VIT_L, VIT_H):
+        if (config.embed_dim, config.depth) == (position.shape[3], len(blocks)):
+            return dataclasses.replace(config, image_size=position.shape[1] * config.patch_size)
+    raise ModelFormatError(
+        f"no published SAM has {len(blocks)} blocks of {position.shape[3]} channels; "
+        "known are vit_b (12 of 768), vit_l (24 of 1024) and vit_h (32 of 1280)"
+    )
 
 
-def load_sam(path: str | os.PathLike[str], sha256: str | None = None) -> tuple[Sam, SamConfig]:
-    """The inverse of `save_sam`, in eval mode; damage and keys that do not fit raise `WeightsError`."""
-    tensors, metadata = read_weights(path, sha256)
-    try:
-        config = SamConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
-    except (KeyError, ValueError, TypeError, ModelError) as error:
-        raise ModelFormatError(f"{str(path)!r} does not say the sizes of a SAM: {error}") from error
-    sam = build_sam(config)
-    load_strict(sam, tensors, origin=str(path))
-    return sam.eval(), config
+SAM = Family("sam", infer_sam, build_sam, SamConfig.from_dict, VARIANTS)

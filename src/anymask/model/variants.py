@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from anymask.errors import ModelError
 
@@ -19,8 +19,11 @@ class SamConfig:
     """Every number that decides the shape of a SAM network.
 
     `global_attn_indexes` are the encoder blocks that attend over the whole image; the others attend inside
-    windows of `window_size` x `window_size` patches. `pixel_mean` and `pixel_std` are for RGB in 0..255.
+    windows of `window_size` x `window_size` patches. `pixel_mean` and `pixel_std` are for RGB in 0..255. `resize` and
+    `normalisation` are explained at `anymask.model.network.NetworkConfig`.
     """
+
+    family: ClassVar[str] = "sam"
 
     name: str
     embed_dim: int
@@ -42,6 +45,8 @@ class SamConfig:
     iou_head_hidden_dim: int = 256
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    resize: Literal["longest_side", "stretch"] = "longest_side"
+    normalisation: Literal["mean_std", "min_max"] = "mean_std"
 
     def __post_init__(self) -> None:
         for field in ("global_attn_indexes", "pixel_mean", "pixel_std"):

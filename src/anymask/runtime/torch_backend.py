@@ -8,35 +8,40 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from anymask.errors import ModelError, ModelFormatError, WeightsError
 from anymask.model.convert import load_checkpoint
+from anymask.model.families import load_network
 from anymask.model.nano import FRAME_MULTIPLE, PIXEL_MEAN, PIXEL_STD, Nano
+from anymask.model.network import NetworkConfig, PromptableNetwork
 from anymask.model.prompt_encoder import PromptTensors
-from anymask.model.sam import Sam, load_sam
-from anymask.model.variants import SamConfig
 from anymask.model.weights import METADATA_KEY, content_sha256
 from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
 
 
 class TorchBackend:
-    """A `Sam` or a `Nano` in float32, in evaluation mode; the module is moved to ``device`` and kept.
+    """A network of any family, or a `Nano`, in float32 and evaluation mode; moved to ``device`` and kept.
 
     Safe to call from several threads: nothing of a call is kept. The number of threads is torch's own setting
     and belongs to the process, so it is left alone here.
     """
 
-    def __init__(self, model: Sam | Nano, config: SamConfig | None = None, device: str = "cpu") -> None:
-        """``config`` comes with a `Sam`. Raises `ModelError` when there is no such device."""
+    def __init__(
+        self, model: PromptableNetwork | Nano, config: NetworkConfig | None = None, device: str = "cpu"
+    ) -> None:
+        """``config`` comes with every network but nano. Raises `ModelError` when there is no such device."""
         self._device = _device(device)
-        self._model: Sam | Nano = model.eval().float().to(self._device).requires_grad_(False)
-        self._spec = _nano_spec(model) if isinstance(model, Nano) else _sam_spec(model, config)
+        module = cast(nn.Module, model)
+        module.eval().float().to(self._device).requires_grad_(False)
+        self._model = model
+        self._spec = _nano_spec(model) if isinstance(model, Nano) else _network_spec(module, config)
 
     @property
     def spec(self) -> ModelSpec:
@@ -47,13 +52,17 @@ class TorchBackend:
         """See `Backend.encode`."""
         checks.check_pixels(self._spec, pixels)
         with _running(self._spec.name):
-            encoded = self._model.image_encoder(self._tensor(pixels))
-        features = encoded if isinstance(encoded, dict) else {"embedding": encoded}
+            on_device = self._tensor(pixels)
+            model = self._model
+            features = (
+                model.encode(on_device) if isinstance(model, Nano) else model.encode_features(on_device)
+            )
         return {name: _array(feature) for name, feature in features.items()}
 
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""
-        names = ("embedding", "skip8", "skip4") if isinstance(self._model, Nano) else ("embedding",)
+        model = self._model
+        names = ("embedding", "skip8", "skip4") if isinstance(model, Nano) else model.feature_names
         checks.check_features(features, names)
         mask_size = checks.low_res_size(self._spec, features)
         checks.check_prompts(prompts, mask_size)
@@ -70,7 +79,7 @@ class TorchBackend:
         if isinstance(self._model, Nano):
             return self._model.decode(features, points, labels, masks, has_mask)
         tensors = PromptTensors.from_padded(points, labels, masks, has_mask)
-        return self._model.decode(features["embedding"], tensors)
+        return self._model.decode_features(features, tensors)
 
     def _tensor(self, array: FloatArray) -> Tensor:
         # Embeddings are read-only, which torch would warn about on the CPU; nothing here writes to them.
@@ -78,12 +87,12 @@ class TorchBackend:
 
 
 def load_torch(path: str | os.PathLike[str], device: str = "cpu") -> TorchBackend:
-    """A SAM written by `anymask.model.sam.save_sam`, or a published checkpoint.
+    """A network written by `anymask.model.families.save_network`, or a published checkpoint.
 
     Raises `WeightsError` or `ModelFormatError`.
     """
-    sam, config = load_sam(path) if _is_ours(Path(path)) else load_checkpoint(path)
-    return TorchBackend(sam, config, device)
+    network, config = load_network(path) if _is_ours(Path(path)) else load_checkpoint(path)
+    return TorchBackend(network, config, device)
 
 
 @contextmanager
@@ -129,10 +138,10 @@ def _nano_spec(model: Nano) -> ModelSpec:
     )
 
 
-def _sam_spec(model: Sam, config: SamConfig | None) -> ModelSpec:
+def _network_spec(model: nn.Module, config: NetworkConfig | None) -> ModelSpec:
     if config is None:
-        raise ModelFormatError("a Sam comes with its SamConfig")
-    facts = {"sam": json.dumps(config.to_dict(), sort_keys=True)}
+        raise ModelFormatError("a network comes with its sizes, a NetworkConfig")
+    facts = {config.family: json.dumps(config.to_dict(), sort_keys=True)}
     return ModelSpec(
         name=config.name,
         digest=content_sha256(model.state_dict(), facts),

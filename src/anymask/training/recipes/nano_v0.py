@@ -14,7 +14,7 @@ from anymask.model.nano import NanoConfig
 from anymask.training.loop import TrainConfig
 from anymask.training.losses import LossWeights
 from anymask.training.recipes.run import main
-from anymask.training.samples import SamplingConfig
+from anymask.training.sampling_config import SamplingConfig
 
 SMALL = ((192, 192), (160, 224), (224, 160))
 LARGE = ((256, 256), (224, 320), (320, 224))

@@ -16,7 +16,7 @@ from anymask.training.loop import TrainConfig
 from anymask.training.losses import LossWeights
 from anymask.training.recipes.nano_v0 import WEIGHTS
 from anymask.training.recipes.run import main
-from anymask.training.samples import SamplingConfig
+from anymask.training.sampling_config import SamplingConfig
 
 SMALL = ((192, 192), (160, 224), (224, 160))
 MEDIUM = ((256, 256), (224, 288), (288, 224))

@@ -1,0 +1,92 @@
+"""All families of networks: from the keys of a checkpoint, or the sizes in one of our files, to a network.
+
+A new family is a file with its network and its `Family`, and a line in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from anymask.errors import ModelError, ModelFormatError
+from anymask.model.network import Family, NetworkConfig
+from anymask.model.sam import SAM
+from anymask.model.weights import load_strict, read_weights, save_weights
+
+FAMILIES: tuple[Family, ...] = (SAM,)
+"""The first whose `Family.infer` knows the keys has them; families with keys of their own stand before plain SAM."""
+
+CONFIG_KEY = "anymask.network"
+
+
+def family_of(config: NetworkConfig) -> Family:
+    """The family that ``config`` is of; raises `ModelError` for an unknown one."""
+    return _family(config.family)
+
+
+def build_network(config: NetworkConfig) -> Any:
+    """A `PromptableNetwork` with fresh weights, in training mode."""
+    return family_of(config).build(config)
+
+
+def published_config(name: str) -> NetworkConfig:
+    """The published sizes called ``name``; raises `ModelError` naming all."""
+    known = {key: config for family in FAMILIES for key, config in family.published.items()}
+    if name not in known:
+        raise ModelError(
+            f"no published network is called {name!r:.80}; choose one of {', '.join(sorted(known))}"
+        )
+    return known[name]
+
+
+def infer_config(state_dict: Mapping[str, Tensor]) -> NetworkConfig:
+    """Family and sizes of a state dict with published names.
+
+    Raises `ModelFormatError` when no family knows the keys, or one does and has no such size.
+    """
+    for family in FAMILIES:
+        config = family.infer(state_dict)
+        if config is not None:
+            return config
+    seen = ", ".join(sorted({name.partition(".")[0] for name in state_dict})[:8]) or "nothing"
+    raise ModelFormatError(
+        f"this is no checkpoint of a known family ({', '.join(family.name for family in FAMILIES)}): "
+        f"its keys start with {seen:.200}"
+    )
+
+
+def save_network(
+    network: Any,
+    config: NetworkConfig,
+    path: str | os.PathLike[str],
+    facts: Mapping[str, str] | None = None,
+) -> str:
+    """Keep a network and its sizes in one safetensors file; returns the SHA-256 of the file."""
+    sizes = json.dumps({"family": config.family, **config.to_dict()})
+    return save_weights(network, path, {CONFIG_KEY: sizes, **(facts or {})})
+
+
+def load_network(path: str | os.PathLike[str], sha256: str | None = None) -> tuple[Any, NetworkConfig]:
+    """The inverse of `save_network`, in eval mode; damage and keys that do not fit raise `WeightsError`."""
+    tensors, metadata = read_weights(path, sha256)
+    try:
+        sizes = json.loads(metadata[CONFIG_KEY])
+        config = _family(sizes.pop("family")).parse(sizes)
+    except (AttributeError, KeyError, ValueError, TypeError, ModelError) as error:
+        raise ModelFormatError(f"{str(path)!r} does not say the sizes of a network: {error}") from error
+    network = build_network(config)
+    load_strict(network, tensors, origin=str(path))
+    return network.eval(), config
+
+
+def _family(name: object) -> Family:
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    raise ModelError(
+        f"no family of networks is called {name!r:.80}; known are {', '.join(f.name for f in FAMILIES)}"
+    )

@@ -1,0 +1,26 @@
+"""nano v2: nano v1 trained on at larger pictures.
+
+Command:  torchrun --nproc-per-node 2 -m anymask.training.recipes.nano_v2 --data FOLDER
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from anymask.training.recipes.nano_v1 import LARGE, MEDIUM
+from anymask.training.recipes.nano_v1 import RECIPE as FIRST
+from anymask.training.recipes.run import main
+
+RECIPE = replace(
+    FIRST,
+    name="nano_v2",
+    steps=6000,
+    init="weights/nano_v1.safetensors",
+    lr=8e-4,
+    seed=2,
+    average=0.999,
+    sampling=replace(FIRST.sampling, phases=((0, MEDIUM), (4000, LARGE))),
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
