@@ -1,4 +1,9 @@
-"""Small models with random weights, for whatever needs a real network and no quality."""
+"""Small models with random weights, for whatever needs a real network and no quality; how hypothesis searches.
+
+Hypothesis holds every example to 200 ms and every search for examples to some seconds on the clock on the wall, which
+a machine that is busy with something else breaks for code of microseconds. Both are off; what a property promises is
+its assertion alone.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from anymask.model.nano import Nano
     from anymask.model.sam import Sam
+
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,13 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike
 from PIL import Image as PillowImage
+from planted import Asked, Planted, PlantedMany, Rule
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -30,10 +29,9 @@ from anymask.evaluation.instances import (
     read_detections,
     score_instances,
 )
-from anymask.evaluation.peers.baselines import FilledBox, filled_box
-from anymask.image import ImageSource
+from anymask.evaluation.peers.baselines import filled_box
 from anymask.masks import rle
-from anymask.types import Embedding, Mask, MaskSet, Prompt
+from anymask.types import Mask
 
 SIZE = (120, 160)
 CATEGORIES = {"cat": 1, "dog": 2, "emu": 7}
@@ -62,43 +60,15 @@ def sample(*objects: tuple[np.ndarray, str], key: str = "a", **more: Any) -> Sam
     return Sample(key, "planted", picture(), SIZE[1], SIZE[0], records)
 
 
-class Planted:
-    """Answers a box with the planted mask of the same tight box, with its score; notes the boxes."""
+def by_box(*answers: tuple[np.ndarray, float]) -> Rule:
+    """A box is answered with the planted mask of the same tight box, with its score."""
+    masks = [Mask(mask, score) for mask, score in answers]
 
-    def __init__(self, *answers: tuple[np.ndarray, float]) -> None:
-        self.answers = [Mask(mask, score) for mask, score in answers]
-        self.asked: list[tuple[float, ...]] = []
+    def rule(asked: Asked) -> list[Mask]:
+        assert not asked.multimask
+        return [next(mask for mask in masks if mask.box_xyxy == asked.corners)]
 
-    def embed(self, image: ImageSource) -> Embedding:
-        return FilledBox().embed(image)
-
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        assert not multimask
-        corners = tuple(np.asarray(box, dtype=float).tolist())
-        self.asked.append(corners)
-        return MaskSet([next(answer for answer in self.answers if answer.box_xyxy == corners)])
-
-
-class Many(Planted):
-    """A `Planted` that takes boxes in batches."""
-
-    def __init__(self, *answers: tuple[np.ndarray, float]) -> None:
-        super().__init__(*answers)
-        self.batches: list[int] = []
-
-    def segment_many(
-        self, image: Embedding, prompts: Sequence[Prompt], multimask: bool = False
-    ) -> list[MaskSet]:
-        self.batches.append(len(prompts))
-        return [self.segment(image, box=prompt.box, multimask=multimask) for prompt in prompts]
+    return rule
 
 
 # Scores
@@ -178,13 +148,16 @@ def test_ap_of_perfect_and_of_half_right_results() -> None:
     discs = [disc(40, 60, 30), disc(110, 60, 30)]
     image = sample((discs[0], "cat"), (discs[1], "cat"))
     perfect = score_instances(
-        [instances_of_image(Planted(*((d, 0.9) for d in discs)), image, CATEGORIES)], CATEGORIES
+        [instances_of_image(Planted(by_box(*((d, 0.9) for d in discs))), image, CATEGORIES)], CATEGORIES
     )
     assert (perfect.ap, perfect.ap50, perfect.ap75, perfect.ap_medium) == (1.0, 1.0, 1.0, 1.0)
     assert perfect.ap_small is None
     assert perfect.ap_large is None
     half = instances_of_image(
-        Planted(*((d, 0.9) for d in discs)), image, CATEGORIES, ground_truth_boxes(image, CATEGORIES)[:1]
+        Planted(by_box(*((d, 0.9) for d in discs))),
+        image,
+        CATEGORIES,
+        ground_truth_boxes(image, CATEGORIES)[:1],
     )
     assert score_instances([half], CATEGORIES).ap == pytest.approx(51 / 101, abs=1e-12)
 
@@ -193,7 +166,7 @@ def test_an_iou_of_four_fifths_passes_seven_thresholds() -> None:
     truth = box_mask(10, 10, 110, 60)
     image = sample((truth, "dog"))
     result = {"category_id": 2, "segmentation": rle.encode(box_mask(10, 10, 110, 50)), "score": 0.5}
-    instances = instances_of_image(Planted((truth, 0.9)), image, CATEGORIES, [])
+    instances = instances_of_image(Planted(by_box((truth, 0.9))), image, CATEGORIES, [])
     scores = score_instances([ImageInstances("a", *SIZE, instances.truth, [result])], CATEGORIES)
     assert scores.ap == pytest.approx(0.7)
     assert (scores.ap50, scores.ap75) == pytest.approx((1.0, 1.0))
@@ -204,9 +177,11 @@ def test_an_iou_of_four_fifths_passes_seven_thresholds() -> None:
 
 def test_ground_truth_boxes_are_ranked_by_predicted_iou() -> None:
     discs = [disc(40, 60, 30), disc(110, 60, 20)]
-    model = Planted((discs[0], 0.6), (discs[1], 0.8))
+    model = Planted(by_box((discs[0], 0.6), (discs[1], 0.8)))
     instances = instances_of_image(model, sample((discs[0], "cat"), (discs[1], "emu")), CATEGORIES)
-    assert model.asked == [tuple(map(float, answer.box_xyxy)) for answer in model.answers]
+    assert [asked.corners for asked in model.asked] == [
+        tuple(map(float, Mask(d, 0.0).box_xyxy)) for d in discs
+    ]
     assert [(r["category_id"], r["score"]) for r in instances.results] == [(1, 0.6), (7, 0.8)]
     assert [rle.decode(r["segmentation"]).sum() for r in instances.results] == [d.sum() for d in discs]
     assert [record["category_id"] for record in instances.truth] == [1, 7]
@@ -219,9 +194,9 @@ def test_detections_keep_their_own_scores_and_are_cut_at_the_border() -> None:
         GivenBox((170, 5, 180, 9), 2, 0.9),  # outside the image
         GivenBox((20, 20, 20, 40), 1, 0.9),  # no area
     ]
-    model = Planted((corner, 0.99))
+    model = Planted(by_box((corner, 0.99)))
     instances = instances_of_image(model, sample((corner, "cat")), CATEGORIES, boxes)
-    assert model.asked == [(100.0, 80.0, 160.0, 120.0)]
+    assert [asked.corners for asked in model.asked] == [(100.0, 80.0, 160.0, 120.0)]
     assert [(r["category_id"], r["score"]) for r in instances.results] == [(2, 0.25)]
 
 
@@ -230,7 +205,9 @@ def test_crowds_and_empty_masks_are_not_asked_for() -> None:
     image = sample((empty, "cat"), (whole, "cat"), (whole, "dog"))
     image.annotations[2]["iscrowd"] = 1  # type: ignore[index]
     assert [box.category_id for box in ground_truth_boxes(image, CATEGORIES)] == [1]
-    scores = score_instances([instances_of_image(Planted((whole, 0.9)), image, CATEGORIES)], CATEGORIES)
+    scores = score_instances(
+        [instances_of_image(Planted(by_box((whole, 0.9))), image, CATEGORIES)], CATEGORIES
+    )
     assert scores.objects == 2
 
 
@@ -238,10 +215,10 @@ def test_batches_change_nothing() -> None:
     masks = [box_mask(x, y, x + 8, y + 6) for x in range(0, 150, 15) for y in range(0, 110, 12)]
     image = sample(*((mask, "cat") for mask in masks))
     answers = [(mask, 0.5 + i / 1000) for i, mask in enumerate(masks)]
-    many = Many(*answers)
+    many = PlantedMany(by_box(*answers))
     batched = instances_of_image(many, image, CATEGORIES)
     assert many.batches == [BOXES_PER_BATCH, len(masks) - BOXES_PER_BATCH]
-    assert batched == instances_of_image(Planted(*answers), image, CATEGORIES)
+    assert batched == instances_of_image(Planted(by_box(*answers)), image, CATEGORIES)
 
 
 def test_records_may_carry_numbers_instead_of_names() -> None:
@@ -322,7 +299,7 @@ def test_category_names_are_numbered_in_order() -> None:
 
 def test_bad_annotations_are_refused() -> None:
     whole = disc(40, 60, 30)
-    model = Planted((whole, 0.9))
+    model = Planted(by_box((whole, 0.9)))
     with pytest.raises(DatasetError, match="'gnu'"):
         instances_of_image(model, sample((whole, "gnu")), CATEGORIES)
     with pytest.raises(DatasetError, match="category None"):

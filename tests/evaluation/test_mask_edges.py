@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike
 from PIL import Image as PillowImage
+from planted import Planted, always
 from scipy import ndimage
 from scipy.special import expit
 
@@ -24,10 +24,8 @@ from anymask.evaluation.boundaries.mask_edges import (
     mask_edge_map,
     outer_slope,
 )
-from anymask.evaluation.peers.baselines import FilledBox
 from anymask.frame import Frame
-from anymask.image import ImageSource
-from anymask.types import Embedding, Mask, MaskSet
+from anymask.types import Mask
 
 SIDE = 128
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE]
@@ -56,32 +54,20 @@ class Disc:
         return Mask(self.logits > 0, self.score, low_res_logits=self.logits, stability_score=0.0)
 
 
-class Discs:
-    """Answers every click with the same discs; its logits have the resolution of the image."""
-
-    def __init__(self, *discs: Disc) -> None:
-        self.discs = discs
+class Framed(Planted):
+    """A `Planted` whose logits have the resolution of the image."""
 
     def frame(self, image_size: tuple[int, int]) -> Frame:
         return Frame(image_size, SIDE, 32)
 
-    def embed(self, image: ImageSource) -> Embedding:
-        return FilledBox().embed(image)
 
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        return MaskSet([disc.mask for disc in self.discs], image.image_size)
+def planted_discs(*discs: Disc) -> Framed:
+    """Every click is answered with the same discs."""
+    return Framed(always(disc.mask for disc in discs))
 
 
 def edge_map(*discs: Disc, points_per_side: int = 1) -> np.ndarray:
-    model = Discs(*discs)
+    model = planted_discs(*discs)
     embedding = model.embed(np.zeros((SIDE, SIDE, 3), dtype=np.uint8))
     return mask_edge_map(model, embedding, points_per_side)
 
@@ -191,9 +177,7 @@ def test_no_mask_no_edge() -> None:
 
 
 def test_masks_without_logits_are_refused() -> None:
-    model = Discs(Disc(64, 64, 20))
-    bare = Mask(Disc(64, 64, 20).mask.array, 0.9)
-    model.segment = lambda *_, **__: MaskSet([bare])  # type: ignore[method-assign]
+    model = Framed(always([Mask(Disc(64, 64, 20).mask.array, 0.9)]))
     embedding = model.embed(np.zeros((SIDE, SIDE, 3), dtype=np.uint8))
     with pytest.raises(InputError, match="low_res_logits"):
         mask_edge_map(model, embedding, 1)
@@ -225,7 +209,7 @@ def sample(*discs: Disc) -> BoundarySample:
 
 def test_perfect_discs_score_perfectly() -> None:
     discs = (Disc(40, 64, 20), Disc(90, 64, 25))
-    counts = edge_counts_of_image(Discs(*discs), sample(*discs), thresholds=9, points_per_side=2)
+    counts = edge_counts_of_image(planted_discs(*discs), sample(*discs), thresholds=9, points_per_side=2)
     scores = score_edges([counts])
     assert scores.ods.precision > 0.97
     assert scores.ods.recall > 0.97
@@ -233,7 +217,9 @@ def test_perfect_discs_score_perfectly() -> None:
 
 def test_a_missed_disc_costs_recall_only() -> None:
     found, missed = Disc(40, 64, 20), Disc(90, 64, 20)
-    counts = edge_counts_of_image(Discs(found), sample(found, missed), thresholds=9, points_per_side=1)
+    counts = edge_counts_of_image(
+        planted_discs(found), sample(found, missed), thresholds=9, points_per_side=1
+    )
     scores = score_edges([counts])
     assert scores.ods.precision > 0.97
     assert scores.ods.recall == pytest.approx(0.5, abs=0.02)
@@ -242,7 +228,7 @@ def test_a_missed_disc_costs_recall_only() -> None:
 def test_the_benchmark_pools_its_images() -> None:
     discs = (Disc(40, 64, 20), Disc(90, 64, 25))
     images: Sequence[BoundarySample] = [sample(discs[0]), sample(*discs), sample(discs[1])]
-    model = Discs(discs[0])
+    model = planted_discs(discs[0])
     done: list[tuple[int, int]] = []
     scores = edge_benchmark(model, images, [2, 0], thresholds=5, progress=lambda *at: done.append(at))  # type: ignore[arg-type]
     edges = mask_edge_map(model, model.embed(images[0].image))

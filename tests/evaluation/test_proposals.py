@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike
 from PIL import Image as PillowImage
+from planted import Planted, always
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from anymask.data.dataset import Sample
 from anymask.errors import DatasetError, MaskError, RleError
-from anymask.evaluation.peers.baselines import FilledBox, filled_box
+from anymask.evaluation.peers.baselines import filled_box
 from anymask.evaluation.proposals import (
     GROUPS,
     IOU_THRESHOLDS,
@@ -27,9 +27,8 @@ from anymask.evaluation.proposals import (
     propose,
     score_proposals,
 )
-from anymask.image import ImageSource
 from anymask.masks import rle
-from anymask.types import Embedding, Mask, MaskSet
+from anymask.types import Mask
 
 SIZE = (150, 200)
 
@@ -188,27 +187,6 @@ def test_the_records_own_area_decides_its_class() -> None:
 # Planted models
 
 
-class Planted:
-    """Answers a click with a small rectangle around it and the same rectangles far away; stability as planted."""
-
-    def __init__(self, masks: list[tuple[np.ndarray, float, float | None]]) -> None:
-        self.masks = masks
-
-    def embed(self, image: ImageSource) -> Embedding:
-        return FilledBox().embed(image)
-
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        return MaskSet(Mask(array, score, stability_score=stable) for array, score, stable in self.masks)
-
-
 def picture() -> bytes:
     buffer = io.BytesIO()
     PillowImage.new("RGB", (SIZE[1], SIZE[0])).save(buffer, format="PNG")
@@ -218,7 +196,7 @@ def picture() -> bytes:
 def test_ranks_are_the_mean_of_predicted_iou_and_stability() -> None:
     apart = [box_mask(x, 0, x + 10, 10) for x in (0, 20, 40, 60)]
     planted = [(apart[0], 0.9, 0.1), (apart[1], 0.6, 0.9), (apart[2], 0.3, 0.0), (apart[3], 0.55, None)]
-    model = Planted(planted)
+    model = Planted(always(Mask(array, score, stability_score=stable) for array, score, stable in planted))
     masks = propose(model, model.embed(picture()), points_per_side=2)
     assert [mask.score for mask in masks] == [0.6, 0.55, 0.9, 0.3]  # 0.75, 0.55, 0.5, 0.15
     assert [mask.score for mask in propose(model, model.embed(picture()), 1, limit=2)] == [0.6, 0.55]
@@ -229,7 +207,7 @@ def test_a_perfect_model_recalls_everything() -> None:
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     discs = [np.hypot(rows - 60, columns - x) < r for x, r in ((20, 10), (60, 25), (140, 55))]
     sample = Sample("a", "b", picture(), SIZE[1], SIZE[0], [annotation(disc) for disc in discs])
-    model = Planted([(disc, 0.9, 1.0) for disc in discs])
+    model = Planted(always(Mask(disc, 0.9, stability_score=1.0) for disc in discs))
     scores = score_proposals([proposal_counts_of_image(model, sample, points_per_side=3)])
     for group in ("all", "small", "medium", "large"):
         assert scores.average_recall[group] == {10: 1.0, 100: 1.0, 1000: 1.0}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import ArrayLike
+from planted import Asked, Planted
 from scipy import ndimage, stats
 
 from anymask.errors import InputError, MaskError
@@ -14,46 +14,29 @@ from anymask.evaluation import protocols
 from anymask.evaluation.clicks import simulate_clicks
 from anymask.evaluation.metrics import iou
 from anymask.evaluation.peers.baselines import BASELINES, FilledBox, filled_box
-from anymask.image import ImageSource
 from anymask.masks.boxes import mask_to_box
 from anymask.predict.promptable import Promptable
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.fake_backend import FakeBackend
-from anymask.types import Embedding, Mask, MaskSet
+from anymask.types import Embedding, Mask
 
 SIZE = (60, 80)
 PICTURE = np.full((*SIZE, 3), 100, dtype=np.uint8)
 
 
-class Planted:
-    """Answers with masks of planted IoU: the nth click grows the answer; keeps what it was asked."""
+def growing(truth: np.ndarray, ious: list[float], candidates: tuple[float, ...] = (0.9,)) -> Planted:
+    """Answers with masks of planted IoU, the nth click with the nth; its candidates are of falling size."""
 
-    def __init__(self, truth: np.ndarray, ious: list[float], candidates: tuple[float, ...] = (0.9,)) -> None:
-        self.truth, self.ious, self.candidates = truth, ious, candidates
-        self.asked: list[dict[str, object]] = []
-
-    def embed(self, image: ImageSource) -> Embedding:
-        return FilledBox().embed(image)
-
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        self.asked.append(
-            {"points": points, "labels": labels, "box": box, "mask": mask, "multimask": multimask}
-        )
-        value = self.ious[min(len(self.asked), len(self.ious)) - 1]
-        scores = self.candidates if multimask else (0.7,)
-        low_res = np.full((4, 4), len(self.asked), dtype=np.float32)
-        return MaskSet(
-            Mask(part(self.truth, value / (rank + 1)), score, low_res_logits=low_res, stability_score=0.5)
+    def rule(asked: Asked) -> list[Mask]:
+        value = ious[min(asked.number, len(ious)) - 1]
+        scores = candidates if asked.multimask else (0.7,)
+        low_res = np.full((4, 4), asked.number, dtype=np.float32)
+        return [
+            Mask(part(truth, value / (rank + 1)), score, low_res_logits=low_res, stability_score=0.5)
             for rank, score in enumerate(scores)
-        )
+        ]
+
+    return Planted(rule)
 
 
 def part(truth: np.ndarray, share: float) -> np.ndarray:
@@ -92,11 +75,11 @@ def test_the_centre_is_where_the_distance_to_the_outside_is_largest(
 
 def test_top_is_what_the_score_chooses_and_oracle_what_the_truth_chooses() -> None:
     truth = square()
-    model = Planted(truth, [0.8], candidates=(0.3, 0.9, 0.6))  # of IoU .8, .4, .2667
+    model = growing(truth, [0.8], candidates=(0.3, 0.9, 0.6))  # of IoU .8, .4, .2667
     record = protocols.centre_point(model, model.embed(PICTURE), truth)
     assert record.top == protocols.Answer(pytest.approx(0.4), 0.9, 0.5)
     assert record.oracle == protocols.Answer(pytest.approx(0.8), 0.3, 0.5)
-    assert model.asked[0]["multimask"] is True
+    assert model.asked[0].multimask is True
 
 
 @given(st.integers(0, 500), st.integers(), st.integers(0, 9))
@@ -105,7 +88,7 @@ def test_the_random_point_is_in_the_object_and_only_seed_and_id_decide(
     seed: int, mask_id: int, draw: int
 ) -> None:
     truth = blob(seed % 7)
-    model = Planted(truth, [0.5])
+    model = growing(truth, [0.5])
     embedding = model.embed(PICTURE)
     first = protocols.random_point(model, embedding, truth, mask_id, draw)
     x, y = first.prompt
@@ -115,7 +98,7 @@ def test_the_random_point_is_in_the_object_and_only_seed_and_id_decide(
 
 def test_random_points_are_uniform_over_the_object() -> None:
     truth = square(10, 10, 14, 12)  # 8 pixels
-    model = Planted(truth, [0.5])
+    model = growing(truth, [0.5])
     embedding = model.embed(PICTURE)
     drawn = [protocols.random_point(model, embedding, truth, f"mask {i}").prompt for i in range(800)]
     _, counts = np.unique(np.array(drawn), axis=0, return_counts=True)
@@ -133,9 +116,9 @@ def test_the_box_is_the_tight_one_and_one_mask_is_asked_for() -> None:
     assert record.prompt == (20.0, 10.0, 60.0, 50.0)
     assert record.top == record.oracle
     assert record.top.iou == 1.0
-    planted = Planted(truth, [0.5])
+    planted = growing(truth, [0.5])
     protocols.ground_truth_box(planted, planted.embed(PICTURE), truth)
-    assert planted.asked[0]["multimask"] is False
+    assert planted.asked[0].multimask is False
 
 
 @given(
@@ -200,27 +183,27 @@ def test_a_series_ends_when_enough_clicks_are_made_and_the_threshold_was_reached
         ([0.5, 0.95] + [0.5] * 20, 9),
         ([0.5] * 11 + [0.89], 20),
     ):
-        model = Planted(truth, ious)
+        model = growing(truth, ious)
         record = protocols.click_series(model, model.embed(PICTURE), truth)
         assert len(record.answers) == len(model.asked) == made
-        points, labels = model.asked[-1]["points"], model.asked[-1]["labels"]
+        points, labels = model.asked[-1].points, model.asked[-1].labels
         assert len(points) == len(labels) == made  # type: ignore[arg-type]
-        assert [asked["multimask"] for asked in model.asked] == [True] + [False] * (made - 1)
+        assert [asked.multimask for asked in model.asked] == [True] + [False] * (made - 1)
 
 
 def test_every_click_comes_with_the_logits_of_the_answer_before() -> None:
     truth = square()
-    model = Planted(truth, [0.5])
+    model = growing(truth, [0.5])
     protocols.click_series(model, model.embed(PICTURE), truth, at_least=4, max_clicks=4)
-    assert model.asked[0]["mask"] is None
-    assert [asked["mask"][0, 0] for asked in model.asked[1:]] == [1.0, 2.0, 3.0]  # type: ignore[index]
+    assert model.asked[0].mask is None
+    assert [asked.mask[0, 0] for asked in model.asked[1:]] == [1.0, 2.0, 3.0]  # type: ignore[index]
 
 
 def test_number_of_clicks_counts_failures_with_the_maximum() -> None:
     truth = square()
     records = []
     for ious in ([0.9], [0.5, 0.85, 0.5, 0.95], [0.2, 0.86], [0.1]):
-        model = Planted(truth, ious)
+        model = growing(truth, ious)
         records.append(protocols.click_series(model, model.embed(PICTURE), truth))
     at_85, at_90 = (protocols.number_of_clicks(records, t) for t in protocols.NOC_THRESHOLDS)
     assert (at_85.mean, at_85.failures) == ((1 + 2 + 2 + 20) / 4, 1)
@@ -231,7 +214,7 @@ def test_number_of_clicks_counts_failures_with_the_maximum() -> None:
 
 def test_a_series_that_ended_too_early_is_not_counted() -> None:
     truth = square()
-    model = Planted(truth, [0.88])
+    model = growing(truth, [0.88])
     short = protocols.click_series(model, model.embed(PICTURE), truth, stop_at=0.85)
     assert protocols.number_of_clicks([short], 0.85).mean == 1
     with pytest.raises(InputError, match="ended after 9 clicks below"):

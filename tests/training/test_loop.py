@@ -15,7 +15,7 @@ from anymask.model.nano import Nano
 from anymask.model.weights import read_safetensors
 from anymask.training.checkpoint import load_average
 from anymask.training.loop import TrainConfig, learning_rate, train
-from anymask.training.samples import SamplingConfig
+from anymask.training.sampling_config import SamplingConfig
 
 CONFIG = TrainConfig(
     name="tiny",
@@ -66,3 +66,12 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert learning_rate(100, config) == pytest.approx(1.0)
     assert learning_rate(550, config) == pytest.approx(0.5)
     assert learning_rate(1000, config) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_plateau_is_held_before_the_fall_and_its_end_is_kept(shards: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=1000, warmup=100, hold=0.5, lr=1.0, final_lr=0.0)
+    assert [learning_rate(step, config) for step in (100, 300, 550)] == [1.0, 1.0, 1.0]
+    assert learning_rate(775, config) == pytest.approx(0.5)
+    short = dataclasses.replace(CONFIG, steps=6, warmup=2, hold=0.5)
+    folder = train(short, shards, tmp_path).parent
+    assert json.loads(read_safetensors(folder / "held.safetensors")[1]["numbers"])["step"] == 4

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+from torch.distributed import TCPStore
 
 from anymask.model.weights import read_safetensors
 
@@ -22,7 +24,7 @@ train(config, {data!r}, Path({out!r}))
 """
 
 
-def _run(script: Path, shards: Path, out: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
+def _run(script: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
     environment = os.environ | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -30,19 +32,22 @@ def _run(script: Path, shards: Path, out: Path, rank: int, port: int) -> subproc
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
     return subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.PIPE)
 
 
-def _free_port() -> int:
-    import socket
+@pytest.fixture
+def store() -> TCPStore:
+    """Where the members meet, kept here as torchrun's agent keeps it.
 
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    The system chooses the port and it is never let go, so nobody else can take it; and it outlives every member, so
+    that the first to end does not cut the other off.
+    """
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
-def test_two_processes_train_one_model(shards: Path, tmp_path: Path) -> None:
+def test_two_processes_train_one_model(shards: Path, tmp_path: Path, store: TCPStore) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         SCRIPT.format(
@@ -52,8 +57,7 @@ def test_two_processes_train_one_model(shards: Path, tmp_path: Path) -> None:
             out=str(tmp_path / "out"),
         )
     )
-    port = _free_port()
-    members = [_run(script, shards, tmp_path / "out", rank, port) for rank in range(2)]
+    members = [_run(script, rank, store.port) for rank in range(2)]
     for member in members:
         _, errors = member.communicate(timeout=120)
         assert member.returncode == 0, errors.decode()[-2000:]
@@ -62,7 +66,7 @@ def test_two_processes_train_one_model(shards: Path, tmp_path: Path) -> None:
     assert all(torch.isfinite(v).all() for k, v in tensors.items() if k.startswith("model."))
 
 
-def test_averaged_gradients_are_the_mean_of_both_members(tmp_path: Path) -> None:
+def test_averaged_gradients_are_the_mean_of_both_members(tmp_path: Path, store: TCPStore) -> None:
     script = tmp_path / "mean.py"
     script.write_text(
         "import torch\n"
@@ -78,8 +82,7 @@ def test_averaged_gradients_are_the_mean_of_both_members(tmp_path: Path) -> None
         "assert [int(s[0]) for s in team.gather_states(torch.tensor([team.rank], dtype=torch.uint8))] == [0, 1]\n"
         "team.wait()\n"
     )
-    port = _free_port()
-    members = [_run(script, tmp_path, tmp_path, rank, port) for rank in range(2)]
+    members = [_run(script, rank, store.port) for rank in range(2)]
     for member in members:
         _, errors = member.communicate(timeout=120)
         assert member.returncode == 0, errors.decode()[-2000:]

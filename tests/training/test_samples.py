@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 
 from anymask.data.sa1b import open_shards
-from anymask.training.samples import (
-    PADDING_COLOUR,
-    BatchSource,
-    SamplingConfig,
-    augmented_view,
-    random_affine,
-    source_probabilities,
-)
+from anymask.training.augmentation import PADDING_COLOUR, augmented_view, random_affine, warp
+from anymask.training.samples import BatchSource, source_probabilities
+from anymask.training.sampling_config import SamplingConfig
 
 CONFIG = SamplingConfig(images=3, masks=2, phases=((0, ((64, 96),)), (5, ((128, 128),))))
 
@@ -63,7 +58,6 @@ def test_masks_stay_on_their_objects(shards: Path) -> None:
 def test_affine_moves_corners_as_it_says(shards: Path) -> None:
     """A mask's centroid, moved by the matrix, is the centroid of its coverage (while all of it is in view)."""
     from anymask.masks.rle import decode
-    from anymask.training.samples import _warp
 
     sample = open_shards(shards)[0][0]
     mask = decode(sample.annotations[0]["segmentation"])
@@ -71,7 +65,7 @@ def test_affine_moves_corners_as_it_says(shards: Path) -> None:
     errors = []
     for _ in range(40):
         matrix = random_affine(sample, mask.shape, 192, 192, replace(CONFIG, scale=(0.6, 1.0)), rng)
-        coverage = _warp(mask.astype(np.uint8) * 255, matrix / 4, 48, 48) / 255.0
+        coverage = warp(mask.astype(np.uint8) * 255, matrix / 4, 48, 48) / 255.0
         expected_area = mask.sum() * abs(matrix[0, 0] * matrix[1, 1]) / 16
         if abs(coverage.sum() / expected_area - 1) > 0.03:
             continue  # partly out of view

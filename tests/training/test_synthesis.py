@@ -15,7 +15,9 @@ from anymask.data.sa1b import open_shards
 from anymask.errors import InputError
 from anymask.masks.rle import encode
 from anymask.training import synthesis
-from anymask.training.samples import BatchSource, SamplingConfig, augmented_view, is_held_back
+from anymask.training.augmentation import augmented_view
+from anymask.training.samples import BatchSource, is_held_back
+from anymask.training.sampling_config import SamplingConfig
 from anymask.training.scenes import SMALLEST, Canvas, scene
 from anymask.training.shapes import SHAPES, Outline, clipped, rasterise
 from anymask.training.synthesis import (

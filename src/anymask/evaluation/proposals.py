@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from anymask.automatic.generator import generate_masks
+from anymask.automatic.any_model import generate_masks
 from anymask.data.dataset import Sample
 from anymask.errors import DatasetError, MaskError
 from anymask.evaluation.annotations import annotation_area, annotation_mask
@@ -135,7 +135,7 @@ def propose(
     """At most ``limit`` masks, best first by the mean of predicted IoU and stability; none is filtered by either.
 
     A model without stability scores ranks by predicted IoU alone. Raises as
-    `anymask.automatic.generator.generate_masks`.
+    `anymask.automatic.any_model.generate_masks`.
     """
     masks = generate_masks(segmenter, embedding, points_per_side, 0.0, 0.0, box_nms_thresh=box_nms_thresh)
     return sorted(masks, key=lambda mask: -_rank(mask))[:limit]

@@ -25,13 +25,16 @@ from torch.utils.data import DataLoader, Sampler
 from anymask.data.sa1b import open_shards
 from anymask.model.nano import PIXEL_MEAN, PIXEL_STD, Nano, NanoConfig
 from anymask.model.nano_encoder import normalise
-from anymask.model.weights import load_weights, read_weights
+from anymask.model.weights import read_weights
 
+from .augmentation import LOW_RES_STRIDE
 from .checkpoint import load_checkpoint, save_checkpoint
+from .growth import load_grown
 from .interaction import first_prompt, is_ambiguous, next_prompt
 from .losses import LossWeights, affinity_loss, prompt_loss
 from .parallel import Team, join_team
-from .samples import LOW_RES_STRIDE, Batch, BatchSource, SamplingConfig
+from .samples import Batch, BatchSource
+from .sampling_config import SamplingConfig
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class TrainConfig:
         central_share: share of first clicks that go to the object's middle; the others fall anywhere on it.
         average: decay of the exponential moving average of weights.
         bf16: autocast on a GPU (CPUs without native bf16 are slower with it).
-        init: weights file that the run starts from (`ship` writes one).
+        hold: share of the steps after warm-up that keep the full rate before it falls; what was reached by then is kept
+            as ``held.safetensors``, for a longer run to go on from.
+        init: weights file that the run starts from (`ship` writes one), of this network or one with fewer blocks.
     """
 
     name: str
@@ -57,6 +62,7 @@ class TrainConfig:
     lr: float = 1.5e-3
     final_lr: float = 1e-5
     warmup: int = 300
+    hold: float = 0.0
     weight_decay: float = 0.05
     clip: float = 1.0
     accumulate: int = 1
@@ -78,13 +84,19 @@ class TrainConfig:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to ``final_lr``."""
+    """Linear warm-up, perhaps a plateau, then half a cosine down to ``final_lr``."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    falls = fall_starts(config)
+    progress = max(0, step - falls) / max(1, config.steps - falls)
     return config.final_lr + (config.lr - config.final_lr) * 0.5 * (
         1.0 + math.cos(math.pi * min(1.0, progress))
     )
+
+
+def fall_starts(config: TrainConfig) -> int:
+    """The first step at which the rate falls."""
+    return config.warmup + int(config.hold * max(0, config.steps - config.warmup))
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -201,7 +213,7 @@ def train(
     torch.manual_seed(config.seed)
     model = Nano(config.model)
     if config.init is not None:
-        load_weights(model, config.init)
+        load_grown(model, read_weights(config.init)[0], origin=config.init)
     model = model.to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98)
@@ -255,15 +267,18 @@ class _Run:
             if save_due or out_of_time or step + 1 == config.steps:
                 self._save()
                 saved = now
+            if config.hold > 0 and step + 1 == fall_starts(config):
+                self._save("held.safetensors")
             if out_of_time:
                 break
         if log is not None:
             log.close()
 
-    def _save(self) -> None:
+    def _save(self, name: str | None = None) -> None:
         states = self.team.gather_states(self.generator.get_state())
         if self.team.leads:
-            save_checkpoint(self.path, self.model, self.average, self.optimizer, states, self.numbers)
+            path = self.path.with_name(name or self.path.name)
+            save_checkpoint(path, self.model, self.average, self.optimizer, states, self.numbers)
 
     def _batches(self, data: str | Path, first: int) -> Iterator[list[Batch]]:
         config = self.config

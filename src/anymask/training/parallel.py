@@ -8,6 +8,7 @@ step. On a CPU, processes of one thread each beat threads in one process: no ope
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -70,6 +71,17 @@ def join_team(device: torch.device) -> Team:
         return Team()
     if not dist.is_initialized():
         dist.init_process_group("gloo")
+        atexit.register(_leave_team)
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     return Team(int(os.environ["RANK"]), size)
+
+
+def _leave_team() -> None:
+    """End the backend's threads while the interpreter still stands.
+
+    Left to the end of the process they at times abort it (SIGABRT, "terminate called without an active exception")
+    after all its work is done: 4 of 44 processes on a busy machine, none of 144 that left in this way.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anymask.automatic.generator import BOX_NMS_THRESH, generate_masks
+from anymask.automatic.any_model import BOX_NMS_THRESH, generate_masks
 from anymask.data.bsds500 import BoundarySample, Bsds500Test
 from anymask.errors import InputError, MaskError
 from anymask.evaluation.boundaries.edges import (
@@ -67,7 +67,7 @@ def mask_edge_map(
     Raises:
         InputError: the segmenter's masks come without logits.
         MaskError: the image is smaller than 3 pixels.
-        And what `anymask.automatic.generator.generate_masks` raises.
+        And what `anymask.automatic.any_model.generate_masks` raises.
     """
     frame = segmenter.frame(embedding.image_size)
     strongest = np.zeros(embedding.image_size, dtype=np.float32)

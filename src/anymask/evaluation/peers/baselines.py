@@ -30,7 +30,6 @@ from anymask.evaluation.peers.baselines_shared import (
     Baseline,
     BoolArray,
     Box,
-    FloatArray,
     at_scale,
     corners,
     filled_box,
@@ -41,7 +40,8 @@ from anymask.evaluation.peers.baselines_shared import (
     window,
 )
 from anymask.evaluation.peers.felzenszwalb import felzenszwalb
-from anymask.types import Embedding, Prompt
+from anymask.evaluation.peers.peer import FloatArray
+from anymask.types import Embedding, Image, Prompt
 
 __all__ = [
     "BASELINES",
@@ -107,8 +107,8 @@ class GrabCut(Baseline):
 
     name = "grabcut"
 
-    def _features(self, pixels: NDArray[np.uint8]) -> Mapping[str, FloatArray]:
-        return {"rgb": scaled_down(pixels, GRABCUT_SIDE).astype(np.float32)}
+    def _features(self, picture: Image) -> Mapping[str, FloatArray]:
+        return {"rgb": scaled_down(picture.pixels, GRABCUT_SIDE).astype(np.float32)}
 
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
         pixels = embedding.features["rgb"].astype(np.uint8)
@@ -146,8 +146,9 @@ class Regions(Baseline):
 
     name = "regions"
 
-    def _features(self, pixels: NDArray[np.uint8]) -> Mapping[str, FloatArray]:
-        return {"regions": felzenszwalb(scaled_down(pixels, REGION_SIDE), REGION_SCALES).astype(np.float32)}
+    def _features(self, picture: Image) -> Mapping[str, FloatArray]:
+        small = scaled_down(picture.pixels, REGION_SIDE)
+        return {"regions": felzenszwalb(small, REGION_SCALES).astype(np.float32)}
 
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
         height, width = embedding.image_size

@@ -29,7 +29,6 @@ from anymask.evaluation.peers.baselines_shared import (
     SEED_RADIUS,
     Baseline,
     BoolArray,
-    FloatArray,
     at_scale,
     corners,
     filled_box,
@@ -39,8 +38,9 @@ from anymask.evaluation.peers.baselines_shared import (
     squared_distance,
     window,
 )
+from anymask.evaluation.peers.peer import FloatArray
 from anymask.masks.boxes import mask_to_box
-from anymask.types import Embedding, Prompt
+from anymask.types import Embedding, Image, Prompt
 
 __all__ = ["FloodFill", "RandomWalker"]
 
@@ -70,8 +70,8 @@ class RandomWalker(Baseline):
 
     name = "random_walker"
 
-    def _features(self, pixels: NDArray[np.uint8]) -> Mapping[str, FloatArray]:
-        return {"lab": _lab(scaled_down(pixels, WALK_SIDE)) / np.float32(100)}
+    def _features(self, picture: Image) -> Mapping[str, FloatArray]:
+        return {"lab": _lab(scaled_down(picture.pixels, WALK_SIDE)) / np.float32(100)}
 
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:
         lab = embedding.features["lab"]
@@ -89,8 +89,8 @@ class FloodFill(Baseline):
 
     name = "flood_fill"
 
-    def _features(self, pixels: NDArray[np.uint8]) -> Mapping[str, FloatArray]:
-        lab = _lab(scaled_down(pixels, FLOOD_SIDE))
+    def _features(self, picture: Image) -> Mapping[str, FloatArray]:
+        lab = _lab(scaled_down(picture.pixels, FLOOD_SIDE))
         return {"lab": np.asarray(cv2.GaussianBlur(lab, (0, 0), FLOOD_SMOOTHING), dtype=np.float32)}
 
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:

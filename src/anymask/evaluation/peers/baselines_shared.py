@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from anymask.errors import EmbeddingMismatchError, PromptError
-from anymask.image import ImageSource, read_image
-from anymask.types import Embedding, Mask, MaskSet, Prompt
+from anymask.evaluation.peers.peer import FloatArray, Peer, require_place
+from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
 
 __all__ = [
     "CANDIDATE_SCORES",
@@ -21,7 +20,6 @@ __all__ = [
     "Baseline",
     "BoolArray",
     "Box",
-    "FloatArray",
     "at_scale",
     "corners",
     "filled_box",
@@ -33,7 +31,6 @@ __all__ = [
 ]
 
 BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float32]
 Box = tuple[float, float, float, float]
 
 CANDIDATE_SCORES: Final = (0.5, 0.4, 0.3)
@@ -62,60 +59,26 @@ def inscribed_ellipse(box_xyxy: Box, size: tuple[int, int]) -> BoolArray:
     return inside
 
 
-class Baseline(ABC):
-    """A method without learning; `Promptable`. Holds no state of any image."""
+class Baseline(Peer):
+    """A method without learning. Its network size means nothing, and masks fed back are passed over."""
 
     name: str
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 text of the name and version; embeddings carry it."""
-        return hashlib.sha256(f"anymask baseline {self.name} v1".encode()).hexdigest()
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256(f"anymask baseline {self.name} v1".encode()).hexdigest()
+        self.preprocessing = f"baseline/{self.name}/v1"
+        self.network_size = NO_NETWORK
 
-    def embed(self, image: ImageSource) -> Embedding:
-        """What the method needs of an image; its network size means nothing. Raises as `Segmenter.embed`."""
-        picture = read_image(image)
-        return Embedding(
-            self._features(picture.pixels),
-            picture.size,
-            NO_NETWORK,
-            picture.digest,
-            self.digest,
-            f"baseline/{self.name}/v1",
-        )
+    def _features(self, picture: Image) -> Mapping[str, FloatArray]:
+        """Named arrays of an image; nothing, unless a method needs more."""
+        return {"nothing": np.zeros(1, dtype=np.float32)}
 
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        """The masks of one object; arguments as `Segmenter.segment`. ``mask`` is passed over.
-
-        Raises:
-            PromptError: the prompt is malformed, does not fit, or has neither a foreground point nor a box.
-            EmbeddingMismatchError: the embedding is of another method or model.
-        """
-        if image.model_digest != self.digest:
-            raise EmbeddingMismatchError(
-                f"the embedding is not of the baseline {self.name!r}; embed the image again"
-            )
-        prompt = Prompt(points=points, labels=labels, box=box, mask=mask)
-        height, width = image.image_size
-        prompt.validate_for(width, height)
-        if prompt.box is None and not len(points_of(prompt, 1)):
-            raise PromptError("a baseline needs a foreground point or a box; give one of them")
-        answers = self._answers(image, prompt, multimask)
+    def _answer(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> MaskSet:
+        require_place(prompt, "a baseline")
+        answers = self._answers(embedding, prompt, multimask)
         return MaskSet(
             [Mask(answer, score) for answer, score in zip(answers, CANDIDATE_SCORES, strict=False)],
         )
-
-    def _features(self, pixels: NDArray[np.uint8]) -> Mapping[str, FloatArray]:
-        """Named arrays of an image (H, W, 3); nothing, unless a method needs more."""
-        return {"nothing": np.zeros(1, dtype=np.float32)}
 
     @abstractmethod
     def _answers(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> list[BoolArray]:

@@ -21,17 +21,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from anymask.errors import EmbeddingMismatchError, InputError, ModelError, ModelFormatError, PromptError
-from anymask.evaluation.peers.hf_folder import HfFolder, quiet_transformers, require_transformers, set_threads
-from anymask.image import ImageSource, read_image
+from anymask.errors import InputError, ModelFormatError
+from anymask.evaluation.peers.hf_folder import HfFolder, quiet_transformers, require_transformers
+from anymask.evaluation.peers.hf_network import HfNetwork
+from anymask.evaluation.peers.peer import FloatArray, require_place
 from anymask.masks.boxes import box_iou
 from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
 
 __all__ = ["Detector", "pack_detections", "unpack_detections"]
-
-FloatArray = NDArray[np.float32]
 
 THRESHOLD: Final = 0.05
 """Score from which a detection is kept, as in ViTDet's evaluation (``test_score_thresh`` of detectron2)."""
@@ -45,8 +44,8 @@ LOW: Final = 2**12
 """Run lengths are kept as two numbers below this, since float32 is exact only up to 2**24."""
 
 
-class Detector:
-    """An instance-segmentation model of transformers; `Promptable`. Holds no state of any image."""
+class Detector(HfNetwork):
+    """An instance-segmentation model of transformers; three of its detections at most answer a prompt, or one."""
 
     def __init__(
         self,
@@ -69,31 +68,14 @@ class Detector:
         """
         if not 0 <= threshold <= 1:
             raise InputError(f"a detector's threshold must be from 0 to 1, got {threshold}")
-        self.folder = HfFolder.open(path)
-        self.device = device
+        folder = HfFolder.open(path)
+        super().__init__(folder, _auto_class(folder), device, threads)
         self.threshold = threshold
-        self._model = self.folder.load(_auto_class(self.folder), device)
-        self._processor = _processor(self.folder)
-        set_threads(threads)
-        told = f"detector v1\n{self.folder.digest}\n{threshold:g}"
+        self._processor = _processor(folder)
+        told = f"detector v1\n{folder.digest}\n{threshold:g}"
         self.digest = hashlib.sha256(told.encode()).hexdigest()
-        """SHA-256 text over weights, configuration and threshold; embeddings carry it."""
-
-    @property
-    def parameters(self) -> int:
-        """Numbers that training set, shared ones counted once."""
-        return sum(parameter.numel() for parameter in self._model.parameters())
-
-    @property
-    def preprocessing(self) -> str:
-        """Name and version of how an embedding was made; embeddings carry it."""
-        return f"detections/{self.folder.model_type}/threshold-{self.threshold:g}/v1"
-
-    def embed(self, image: ImageSource) -> Embedding:
-        """Detect everything in an image; raises as `Segmenter.embed`."""
-        picture = read_image(image)
-        features = pack_detections(_distinct(self.detect(picture)))
-        return Embedding(features, picture.size, NO_NETWORK, picture.digest, self.digest, self.preprocessing)
+        self.preprocessing = f"detections/{folder.model_type}/threshold-{threshold:g}/v1"
+        self.network_size = NO_NETWORK
 
     def detections(self, embedding: Embedding) -> MaskSet:
         """All masks that were detected, in the order of their scores; may be empty.
@@ -101,35 +83,8 @@ class Detector:
         Raises:
             EmbeddingMismatchError: the embedding is of another model.
         """
-        self._check(embedding)
+        self.check(embedding)
         return MaskSet(unpack_detections(embedding.features, embedding.image_size), embedding.image_size)
-
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        """The detections that agree best with a prompt, three at most or one; arguments as `Segmenter.segment`.
-
-        Raises:
-            PromptError: the prompt is malformed, does not fit, or has neither a foreground point nor a box.
-            EmbeddingMismatchError: the embedding is of another model.
-        """
-        found = list(self.detections(image))
-        prompt = Prompt(points=points, labels=labels, box=box, mask=mask)
-        prompt.validate_for(image.image_size[1], image.image_size[0])
-        if prompt.box is None and (prompt.labels is None or not prompt.labels.any()):
-            raise PromptError("a detector needs a foreground point or a box; give one of them")
-        agreeing = [found_mask for found_mask in found if _agrees(found_mask, prompt)]
-        if prompt.box is not None:
-            agreeing = _by_box(agreeing, prompt.box)
-        if not agreeing:
-            return MaskSet([Mask(np.zeros(image.image_size, dtype=np.bool_), 0.0)])
-        return MaskSet(agreeing[: CANDIDATES if multimask else 1])
 
     def detect(self, picture: Image) -> Sequence[Mask]:
         """The detector's masks of the whole image with their scores, in any order.
@@ -137,25 +92,29 @@ class Detector:
         Raises:
             ModelError: the network could not be run.
         """
-        import torch
-
         process = self._processor.post_process_instance_segmentation
         options = {"threshold": self.threshold, "target_sizes": [picture.size]}
         if "return_binary_maps" in inspect.signature(process).parameters:
             options["return_binary_maps"] = True  # else a later mask would cover an earlier one
-        try:
-            with torch.inference_mode():
-                inputs = self._processor(images=[picture.pixels], return_tensors="pt").to(self.device)
-                answer = process(self._model(**inputs), **options)[0]
-        except (RuntimeError, ValueError, TypeError, ImportError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            name = self.folder.name
-            raise ModelError(f"the detector {name!r} could not be run: {reason:.200}") from error
-        return _masks(answer)
 
-    def _check(self, embedding: Embedding) -> None:
-        if embedding.model_digest != self.digest:
-            raise EmbeddingMismatchError("the embedding was made by another model; embed the image again")
+        def answer() -> Mapping[str, Any]:
+            inputs = self._processor(images=[picture.pixels], return_tensors="pt").to(self.device)
+            found: Mapping[str, Any] = process(self._model(**inputs), **options)[0]
+            return found
+
+        return _masks(self._run(answer))
+
+    def _features(self, picture: Image) -> Mapping[str, FloatArray]:
+        return pack_detections(_distinct(self.detect(picture)))
+
+    def _answer(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> MaskSet:
+        require_place(prompt, "a detector")
+        agreeing = [mask for mask in self.detections(embedding) if _agrees(mask, prompt)]
+        if prompt.box is not None:
+            agreeing = _by_box(agreeing, prompt.box)
+        if not agreeing:
+            return MaskSet([Mask(np.zeros(embedding.image_size, dtype=np.bool_), 0.0)])
+        return MaskSet(agreeing[: CANDIDATES if multimask else 1])
 
 
 def pack_detections(masks: Sequence[Mask]) -> dict[str, FloatArray]:

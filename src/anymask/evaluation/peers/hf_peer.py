@@ -14,25 +14,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from anymask.errors import EmbeddingMismatchError, ModelError, ModelFormatError, PromptError
-from anymask.evaluation.peers.hf_folder import HfFolder, set_threads
+from anymask.errors import ModelError, ModelFormatError, PromptError
+from anymask.evaluation.peers.hf_folder import HfFolder
+from anymask.evaluation.peers.hf_network import HfNetwork
+from anymask.evaluation.peers.peer import FloatArray
 from anymask.frame import MASK_PROMPT_LOGIT, Frame
-from anymask.image import ImageSource, read_image
 from anymask.limits import MAX_NETWORK_SIDE
 from anymask.masks.scores import stability_score
-from anymask.types import Embedding, Mask, MaskSet, Prompt
+from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
 
 __all__ = ["HfPeer", "ImageRule"]
 
-FloatArray = NDArray[np.float32]
 Size = tuple[int, int]
 
 AUTO_CLASS: Final = "AutoModelForMaskGeneration"
@@ -141,8 +141,8 @@ class ImageRule:
         return Frame((image_size[0], image_size[1]), self.size[0], "square")
 
 
-class HfPeer:
-    """A promptable mask model of transformers; `Promptable`. Holds no state of any image."""
+class HfPeer(HfNetwork):
+    """A promptable mask model of transformers."""
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> None:
         """The model in a local folder.
@@ -155,54 +155,29 @@ class HfPeer:
         Raises:
             NotFoundError, MissingExtraError, ModelFormatError, WeightsError, ModelError: see `HfFolder`.
         """
-        self.folder = HfFolder.open(path)
-        self.rule = ImageRule.of(self.folder.image_processor)
-        self.device = device
-        self._model = self.folder.load(AUTO_CLASS, device)
-        set_threads(threads)
-        told = f"peer v1\n{self.folder.digest}\n{self.rule.name}"
+        folder = HfFolder.open(path)
+        self.rule = ImageRule.of(folder.image_processor)
+        super().__init__(folder, AUTO_CLASS, device, threads)
+        told = f"peer v1\n{folder.digest}\n{self.rule.name}"
         self.digest = hashlib.sha256(told.encode()).hexdigest()
-        """SHA-256 text over weights, configuration and the image's way to the network; embeddings carry it."""
+        self.preprocessing = self.rule.name
+        self.network_size = self.rule.size
 
-    @property
-    def parameters(self) -> int:
-        """Numbers that training set, shared ones counted once."""
-        return sum(parameter.numel() for parameter in self._model.parameters())
-
-    def embed(self, image: ImageSource) -> Embedding:
-        """An image, ready for any number of prompts; raises as `Segmenter.embed`."""
-        picture = read_image(image)
+    def _features(self, picture: Image) -> Mapping[str, FloatArray]:
         pixels = self._tensor(self.rule.to_network(picture.pixels))
         encoded = self._run(lambda: self._model.get_image_embeddings(pixels))
         features = {name: _array(tensor) for name, tensor in _named(encoded).items()}
         if not all(np.isfinite(array).all() for array in features.values()):
             raise ModelError(f"{self.folder.name!r} made NaN or infinity of the image; fetch it again")
-        return Embedding(features, picture.size, self.rule.size, picture.digest, self.digest, self.rule.name)
+        return features
 
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        """The masks of one object, best first; arguments as `Segmenter.segment`.
-
-        Raises:
-            PromptError: the prompt is malformed or does not fit.
-            EmbeddingMismatchError: the embedding is of another model.
-        """
-        if image.model_digest != self.digest or image.preprocessing != self.rule.name:
-            raise EmbeddingMismatchError("the embedding was made by another model; embed the image again")
-        prompt = Prompt(points=points, labels=labels, box=box, mask=mask)
-        prompt.validate_for(image.image_size[1], image.image_size[0])
-        given = self._prompt(prompt, image) | self._features(image)
+    def _answer(self, embedding: Embedding, prompt: Prompt, multimask: bool) -> MaskSet:
+        given = self._prompt(prompt, embedding) | self._tensors(embedding)
         answer = self._run(lambda: self._model(**given, multimask_output=multimask))
         logits, scores = _array(answer.pred_masks)[0, 0], _array(answer.iou_scores)[0, 0]
         return MaskSet(
-            [self._mask(image, prompt, *pair) for pair in zip(logits, scores, strict=True)], image.image_size
+            [self._mask(embedding, prompt, *pair) for pair in zip(logits, scores, strict=True)],
+            embedding.image_size,
         )
 
     def _mask(self, image: Embedding, prompt: Prompt, logits: FloatArray, score: np.float32) -> Mask:
@@ -247,7 +222,7 @@ class HfPeer:
             )
         return np.asarray(prompt.mask, dtype=np.float32)
 
-    def _features(self, image: Embedding) -> dict[str, Any]:
+    def _tensors(self, image: Embedding) -> dict[str, Any]:
         """The embedding as the model takes it; the inverse of `_named`."""
         tensors = {name: self._tensor(array) for name, array in image.features.items()}
         if "embedding" not in tensors:
@@ -261,17 +236,6 @@ class HfPeer:
         import torch
 
         return torch.from_numpy(np.array(array)).to(self.device)  # a copy: embeddings are read-only
-
-    def _run(self, call: Callable[[], Any]) -> Any:
-        """Without gradients; what torch or transformers refuses becomes a `ModelError`."""
-        import torch
-
-        try:
-            with torch.inference_mode():
-                return call()
-        except (RuntimeError, ValueError, TypeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"the model {self.folder.name!r} could not be run: {reason:.200}") from error
 
 
 def _named(encoded: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""nano v2: nano v1 trained on at larger pictures.
+"""nano v2: a deeper encoder grown from nano v1, trained on at larger pictures.
 
 Command:  torchrun --nproc-per-node 2 -m anymask.training.recipes.nano_v2 --data FOLDER
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from anymask.model.nano import NanoConfig
+from anymask.model.nano_encoder import NanoEncoderConfig
 from anymask.training.recipes.nano_v1 import LARGE, MEDIUM
 from anymask.training.recipes.nano_v1 import RECIPE as FIRST
 from anymask.training.recipes.run import main
@@ -14,11 +16,13 @@ from anymask.training.recipes.run import main
 RECIPE = replace(
     FIRST,
     name="nano_v2",
-    steps=6000,
+    steps=5000,
     init="weights/nano_v1.safetensors",
     lr=8e-4,
+    hold=0.6,
     seed=2,
     average=0.999,
+    model=NanoConfig(long_side=448, encoder=NanoEncoderConfig(blocks=(1, 3, 10, 6))),
     sampling=replace(FIRST.sampling, phases=((0, MEDIUM), (4000, LARGE))),
 )
 
