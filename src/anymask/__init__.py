@@ -4,6 +4,7 @@
     embedding = segmenter.embed("photo.jpg")
     masks = segmenter.segment(embedding, points=[(500, 375)], labels=[1])
     masks[0].save("mask.png")
+    everything = anymask.generate("photo.jpg", segmenter)
 
 Importing this costs next to nothing: each name below is imported when it is first used.
 """
@@ -14,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anymask.automatic.generator import generate
     from anymask.errors import AnymaskError
     from anymask.image import read_image
     from anymask.predict.loading import load
@@ -33,6 +35,7 @@ __all__ = [
     "Segmenter",
     "Settings",
     "__version__",
+    "generate",
     "load",
     "read_image",
 ]
@@ -46,6 +49,7 @@ _HOMES = {
     "Prompt": "anymask.types",
     "Segmenter": "anymask.predict.segmenter",
     "Settings": "anymask.settings",
+    "generate": "anymask.automatic.generator",
     "load": "anymask.predict.loading",
     "read_image": "anymask.image",
 }

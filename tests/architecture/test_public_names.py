@@ -19,6 +19,7 @@ NAMES = {
     "Segmenter",
     "Settings",
     "__version__",
+    "generate",
     "load",
     "read_image",
 }

@@ -1,206 +1,319 @@
-"""Everything mode on a model without weights, on planted answers, and the embedded nano."""
+"""What the generator does beside the published algorithm: regions, points, batches, memory, threads, settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import PlantedBackend, picture
 
 import anymask
-from anymask.automatic.generator import POINTS_PER_BATCH, distinct, generate_masks
+import anymask.automatic.generator as generator_module
+from anymask.automatic.generator import Generator, generate
 from anymask.automatic.grid import point_grid
-from anymask.errors import InputError, LimitError
-from anymask.evaluation.peers.baselines import FilledBox
-from anymask.image import ImageSource
-from anymask.masks.boxes import masks_to_boxes_published
+from anymask.automatic.settings import MODEL_DEFAULTS, AutomaticSettings
+from anymask.errors import EmbeddingMismatchError, InputError, LimitError, ModelError, PromptError
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.fake_backend import FakeBackend
-from anymask.types import Embedding, Mask, MaskSet, Prompt
+from anymask.types import Mask
 
-SIZE = (60, 80)
-PICTURE = np.full((*SIZE, 3), 100, dtype=np.uint8)
-
-
-def box_mask(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-    mask = np.zeros(SIZE, dtype=bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
+LOOSE: dict[str, Any] = {"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.4}
+IMAGE = picture(90, 120)
 
 
-class Planted:
-    """Answers each point in turn with planted (mask, score, stability); has ``segment`` only."""
-
-    def __init__(self, answers: Sequence[Sequence[tuple[np.ndarray, float, float | None]]]) -> None:
-        self.answers = list(answers)
-        self.points: list[list[float]] = []
-
-    def embed(self, image: ImageSource) -> Embedding:
-        return FilledBox().embed(image)
-
-    def segment(
-        self,
-        image: Embedding,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        multimask: bool = True,
-    ) -> MaskSet:
-        assert multimask
-        assert box is None
-        assert mask is None
-        assert np.asarray(labels).tolist() == [1]
-        self.points += np.asarray(points).tolist()
-        answer = self.answers[(len(self.points) - 1) % len(self.answers)]
-        low_res = np.zeros((4, 4), dtype=np.float32)
-        return MaskSet(Mask(a, score, low_res_logits=low_res, stability_score=s) for a, score, s in answer)
+def records(masks: Any) -> list[Any]:
+    return [mask.to_record(0) for mask in masks]
 
 
-class Counting(Planted):
-    """A `Planted` that takes many prompts at once and notes how many."""
-
-    def __init__(self, answers: Sequence[Sequence[tuple[np.ndarray, float, float | None]]]) -> None:
-        super().__init__(answers)
-        self.batches: list[int] = []
-
-    def segment_many(
-        self, image: Embedding, prompts: Sequence[Prompt], multimask: bool = False
-    ) -> list[MaskSet]:
-        assert multimask
-        self.batches.append(len(prompts))
-        return [self.segment(image, prompt.points, prompt.labels) for prompt in prompts]
+def run(image: np.ndarray = IMAGE, backend: Any = None, **parameters: Any) -> list[Mask]:
+    segmenter = Segmenter(backend or PlantedBackend())
+    return Generator(segmenter, AutomaticSettings(**{**LOOSE, **parameters})).run(image).masks
 
 
-def test_every_cell_is_clicked_once_in_image_pixels() -> None:
-    model = Planted([[(box_mask(1, 1, 9, 9), 0.9, 1.0)]])
-    generate_masks(model, PICTURE, points_per_side=2)
-    assert model.points == [[20, 15], [60, 15], [20, 45], [60, 45]]
+@settings(max_examples=12, deadline=None)
+@given(
+    points_per_batch=st.integers(1, 40),
+    crop_n_layers=st.integers(0, 1),
+    adaptive=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_batches_change_nothing(points_per_batch: int, crop_n_layers: int, adaptive: bool, seed: int) -> None:
+    shared = {"crop_n_layers": crop_n_layers, "adaptive": adaptive}
+    image = picture(70, 100, seed)
+    one = run(image, points_per_batch=points_per_batch, **shared)
+    other = run(image, points_per_batch=36, **shared)
+    assert records(one) == records(other)
 
 
-def test_filters_come_in_the_published_order_with_the_published_signs() -> None:
-    """Predicted IoU must be above its threshold, stability may be equal to it."""
-    apart = [box_mask(x, 0, x + 6, 6) for x in range(0, 70, 10)]
-    answers = [
-        (apart[0], 0.88, 1.0),  # not above
-        (apart[1], 0.89, 0.95),  # just stable
-        (apart[2], 0.90, 0.94),  # not stable
-        (apart[3], 0.99, 1.0),
-        (apart[4], 0.95, None),  # stability unknown
-        (np.zeros(SIZE, dtype=bool), 1.0, 1.0),  # empty
+def test_batches_are_no_larger_than_asked_for() -> None:
+    backend = PlantedBackend()
+    run(backend=backend, points_per_batch=7)
+    assert backend.decoded == [7, 7, 7, 7, 7, 1]
+
+
+def test_batches_change_nothing_for_the_embedded_nano() -> None:
+    """The engine may round otherwise in other batches; measured equal to the pixel."""
+    segmenter = anymask.load("nano", threads=1)
+    shared = {"points_per_side": 4, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.2}
+    image = picture(60, 80)
+    image[20:40, 30:60] = (250, 20, 20)
+    one, other = (
+        Generator(segmenter, AutomaticSettings(**shared, points_per_batch=size)).generate(image)
+        for size in (3, 16)
+    )
+    assert len(one) == len(other) > 0
+    for a, b in zip(one, other, strict=True):
+        assert (a.array & b.array).sum() >= 0.999 * (a.array | b.array).sum()
+
+
+def test_a_stability_equal_to_the_threshold_is_enough() -> None:
+    masks = run(box_nms_thresh=1.0)
+    chosen = masks[len(masks) // 2]
+    limit = chosen.stability_score
+    assert limit is not None
+    above = float(np.nextafter(np.float32(limit), np.float32(1)))
+    equal, more = (
+        [mask.point for mask in run(box_nms_thresh=1.0, stability_score_thresh=thresh)]
+        for thresh in (limit, above)
+    )
+    assert chosen.point in equal
+    assert len(more) < len(equal)
+
+
+def test_masks_carry_where_they_come_from() -> None:
+    masks = run(crop_n_layers=1)
+    grid = point_grid(6)
+    crops = {mask.crop_box for mask in masks}
+    assert len(crops) > 2
+    for mask in masks:
+        assert mask.crop_box is not None
+        assert mask.point is not None
+        x0, y0, x1, y1 = mask.crop_box
+        places = {tuple(point) for point in (grid * [x1 - x0, y1 - y0] + [x0, y0]).tolist()}
+        assert mask.point in places
+        assert mask.box_xyxy[0] >= x0
+        assert mask.box_xyxy[3] <= y1
+        assert mask.stability_score is not None
+        assert mask.stability_score >= np.float32(0.4)
+        assert mask.low_res_logits is None
+
+
+def test_generate_gives_the_best_first() -> None:
+    found = generate(IMAGE, Segmenter(PlantedBackend()), **LOOSE, crop_n_layers=1)
+    assert found.image_size == (90, 120)
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    assert sorted(map(str, records(found))) == sorted(map(str, records(run(crop_n_layers=1))))
+
+
+def test_an_embedding_will_do_without_crops() -> None:
+    segmenter = Segmenter(PlantedBackend())
+    embedding = segmenter.embed(IMAGE)
+    assert records(generate(embedding, segmenter, **LOOSE)) == records(generate(IMAGE, segmenter, **LOOSE))
+    with pytest.raises(InputError, match="crops need the picture"):
+        generate(embedding, segmenter, **LOOSE, crop_n_layers=1)
+    with pytest.raises(EmbeddingMismatchError):
+        generate(embedding, Segmenter(FakeBackend()), **LOOSE)
+
+
+def test_the_embedded_model_finds_something_with_nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scores are on another scale than the published thresholds."""
+    segmenter = anymask.load("nano", threads=1)
+    monkeypatch.setattr(generator_module, "load", lambda: segmenter)
+    rows, columns = np.mgrid[:96, :128]
+    disc = np.hypot(rows - 48, columns - 64) < 24
+    image = np.where(disc[..., None], np.array([230, 60, 40]), np.array([30, 90, 40])).astype(np.uint8)
+    found = generate(image, effort="fast")
+    overlaps = [(mask.array & disc).sum() / (mask.array | disc).sum() for mask in found]
+    assert max(overlaps) > 0.8
+    assert min(found.scores) > MODEL_DEFAULTS["nano"]["pred_iou_thresh"]
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_a_region_leaves_out_clicks_and_masks(kind: str) -> None:
+    """What stays is what the whole image's clicks in the region find, if mostly inside; nothing else suppresses it."""
+    inside = np.zeros(IMAGE.shape[:2], dtype=bool)
+    inside[10:70, 20:90] = True
+    region = (20, 10, 90, 70) if kind == "box" else inside
+    backend = PlantedBackend()
+    segmenter = Segmenter(backend)
+    free = AutomaticSettings(**{**LOOSE, "box_nms_thresh": 1.0})
+    found = Generator(segmenter, free).generate(IMAGE, region=region)
+    clicks = [point for point in (point_grid(6) * [120, 90]) if inside[int(point[1]), int(point[0])]]
+    assert sum(backend.decoded) == len(clicks) == 12
+    every = Generator(segmenter, free).generate(IMAGE)
+    wanted = [
+        mask
+        for mask in every
+        if inside[int(mask.point[1]), int(mask.point[0])] and (mask.array & inside).sum() >= 0.5 * mask.area
     ]
-    kept = generate_masks(Planted([answers]), PICTURE, points_per_side=1)
-    assert [mask.score for mask in kept] == [0.99, 0.95, 0.89]
-    assert [(mask.array == apart[i]).all() for mask, i in zip(kept, (3, 4, 1), strict=True)] == [True] * 3
-    everything = generate_masks(Planted([answers]), PICTURE, 1, 0.0, 0.0)
-    assert sorted(mask.score for mask in everything) == [0.88, 0.89, 0.90, 0.95, 0.99]
+    assert 0 < len(wanted) < len(every)
+    assert records(found) == records(wanted)
 
 
-def test_the_better_of_two_duplicates_stays_with_its_point() -> None:
-    """Boxes of 20 and 17 columns overlap by 16/19 in the published boxes, whose far side is inclusive."""
-    wide, narrow = box_mask(10, 10, 30, 20), box_mask(10, 10, 27, 20)
-    model = Planted([[(narrow, 0.9, 1.0)], [(wide, 0.95, 1.0)], [(box_mask(50, 30, 60, 40), 0.91, 1.0)], []])
-    model.answers[3] = [(narrow, 0.9, 1.0)]
-    kept = generate_masks(model, PICTURE, points_per_side=2, box_nms_thresh=0.8)
-    assert [mask.score for mask in kept] == [0.95, 0.91]
-    assert kept[0].point == (60.0, 15.0)
-    assert kept[1].point == (20.0, 45.0)
-    loose = generate_masks(Planted(model.answers), PICTURE, points_per_side=2, box_nms_thresh=16.01 / 19)
-    assert len(loose) == 3  # the two narrow ones are equal
-
-
-def test_suppression_is_by_published_boxes_and_score() -> None:
-    """Against the definition on random masks, boxes taken from the arrays."""
-    rng = np.random.default_rng(0)
-    masks = []
-    for score in rng.permutation(60) / 60:
-        x, y = rng.integers(0, 60), rng.integers(0, 40)
-        masks.append(Mask(box_mask(x, y, x + rng.integers(1, 20), y + rng.integers(1, 20)), float(score)))
-    boxes = {
-        id(m): b
-        for m, b in zip(masks, masks_to_boxes_published(np.stack([m.array for m in masks])), strict=True)
-    }
-
-    def overlap(a: Mask, b: Mask) -> float:
-        one, two = boxes[id(a)], boxes[id(b)]
-        common = np.prod(np.maximum(np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2]), 0))
-        union = np.prod(one[2:] - one[:2]) + np.prod(two[2:] - two[:2]) - common
-        return float(common / union) if union else 0.0
-
-    expected: list[Mask] = []
-    for mask in sorted(masks, key=lambda m: -m.score):
-        if all(overlap(mask, kept) <= 0.3 for kept in expected):
-            expected.append(mask)
-    assert [id(mask) for mask in distinct(masks, 0.3)] == [id(mask) for mask in expected]
-    assert distinct([], 0.5) == []
-
-
-def test_batches_are_bounded_and_change_nothing() -> None:
-    answers = [[(box_mask(i, i, i + 5, i + 7), 0.9 + i / 100, 1.0)] for i in range(7)]
-    many, single = Counting(answers), Planted(answers)
-    batched = generate_masks(many, PICTURE, points_per_side=5)
-    one_by_one = generate_masks(single, PICTURE, points_per_side=5)
-    assert many.batches == [POINTS_PER_BATCH, 25 - POINTS_PER_BATCH]
-    assert many.points == single.points
-    assert batched.to_records() == one_by_one.to_records()
-
-
-def test_masks_wait_as_run_lengths() -> None:
-    """A kept mask holds no full-size array, and logits only when asked for."""
-    model = Planted([[(box_mask(1, 1, 9, 9), 0.9, 1.0)]])
-    kept = generate_masks(model, PICTURE, points_per_side=1)[0]
-    assert kept.array is not kept.array  # decoded anew at each access
-    assert kept.low_res_logits is None
-    with_logits = generate_masks(model, PICTURE, points_per_side=1, keep_logits=True)[0]
-    assert with_logits.low_res_logits is not None
-
-
-def test_discs_of_the_model_without_weights() -> None:
-    """Around each point three discs of radii 12, 24 and 40 network pixels; without filters all distinct ones stay."""
-    segmenter = Segmenter(FakeBackend(long_side=128))
-    picture = np.zeros((128, 128, 3), dtype=np.uint8)
-    kept = generate_masks(segmenter, picture, 2, 0.0, 0.0, box_nms_thresh=1.0)
-    rows, columns = np.mgrid[:128, :128] + 0.5
-    by_point = {(32.0, 32.0), (96.0, 32.0), (32.0, 96.0), (96.0, 96.0)}
-    assert {mask.point for mask in kept} == by_point
-    assert len(kept) == 12
-    for x, y in by_point:
-        of_point = sorted((mask for mask in kept if mask.point == (x, y)), key=lambda mask: mask.area)
-        distance = np.hypot(columns - x, rows - y)
-        for mask, radius in zip(of_point, (12, 24, 40), strict=True):
-            array = mask.array
-            assert array[distance < radius - 5].all()  # a cell of the logits is 4 pixels wide
-            assert not array[distance > radius + 5].any()
-    embedding = segmenter.embed(picture)
-    again = generate_masks(segmenter, embedding, 2, 0.0, 0.0, box_nms_thresh=1.0)
-    assert again.to_records() == kept.to_records()
-
-
-def test_nothing_good_gives_an_empty_set_of_the_image_size() -> None:
-    kept = generate_masks(Planted([[(box_mask(1, 1, 9, 9), 0.5, 1.0)]]), PICTURE, points_per_side=2)
-    assert len(kept) == 0
-    assert kept.image_size == SIZE
+def test_regions_skip_the_crops_they_do_not_meet() -> None:
+    backend = PlantedBackend()
+    generator = Generator(Segmenter(backend), AutomaticSettings(**LOOSE, crop_n_layers=2))
+    encoded: list[tuple[int, ...]] = []
+    encode = backend.encode
+    backend.encode = lambda pixels: (encoded.append(pixels.shape), encode(pixels))[1]  # type: ignore[method-assign]
+    generator.generate(picture(200, 200), region=(0, 0, 20, 20))
+    assert len(encoded) == 3  # the image and the top left crop of each layer
 
 
 @pytest.mark.parametrize(
-    "bad", [{"pred_iou_thresh": -0.1}, {"stability_score_thresh": 1.5}, {"box_nms_thresh": float("nan")}]
+    ("region", "message"),
+    [
+        ((5, 5, 5, 9), "x0 < x1"),
+        ((0, 0, 500, 10), "within the 120 x 90 image"),
+        ((1, 2, 3), "a box"),
+        (np.zeros((90, 120), dtype=bool), "pixels set"),
+        (np.ones((9, 9), dtype=bool), "image's size"),
+        ((0.0, 0.0, float("nan"), 5.0), "a box"),
+        ((0, 0, 1, 1), "no point of the grid"),
+    ],
 )
-def test_thresholds_out_of_range(bad: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="from 0 to 1"):
-        generate_masks(Planted([[]]), PICTURE, **bad)
-    with pytest.raises(LimitError):
-        generate_masks(Planted([[]]), PICTURE, points_per_side=0)
+def test_regions_that_do_not_fit(region: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        generate(IMAGE, Segmenter(PlantedBackend()), **LOOSE, region=region)
 
 
-def test_the_embedded_nano_finds_a_bright_disc() -> None:
-    rows, columns = np.mgrid[:96, :128]
-    disc = np.hypot(rows - 48, columns - 64) < 24
-    picture = np.where(disc[..., None], np.array([230, 60, 40]), np.array([30, 90, 40])).astype(np.uint8)
-    kept = generate_masks(
-        anymask.load("nano", threads=1), picture, 3, pred_iou_thresh=0.0, stability_score_thresh=0.0
+def test_a_persons_points_are_clicked_beside_the_grid_and_answered() -> None:
+    """With thresholds nothing passes, only the best mask of each such point is there."""
+    segmenter = Segmenter(PlantedBackend())
+    strict = {"points_per_side": 3, "pred_iou_thresh": 1.0, "stability_score_thresh": 1.0}
+    assert len(generate(IMAGE, segmenter, **strict)) == 0
+    points = [(30.5, 40.0), (100, 80)]
+    found = generate(IMAGE, segmenter, points=points, **strict)
+    assert {mask.point for mask in found} == {(30.5, 40.0), (100.0, 80.0)}
+    for mask in found:
+        answers = segmenter.segment(IMAGE, points=[mask.point])
+        assert mask.score == answers[0].score
+        assert mask.counts.tolist() == answers[0].counts.tolist()
+    beside = generate(IMAGE, segmenter, points=points, **{**LOOSE, "box_nms_thresh": 1.0})
+    alone = generate(IMAGE, segmenter, **{**LOOSE, "box_nms_thresh": 1.0})
+    assert {mask.point for mask in beside} >= {mask.point for mask in alone} | {(30.5, 40.0)}
+
+
+@pytest.mark.parametrize("points", [[(1, 2, 3)], [(500, 5)], [5, 5], [("a", "b")], [(np.nan, 1)]])
+def test_points_that_do_not_fit(points: Any) -> None:
+    with pytest.raises(PromptError):
+        generate(IMAGE, Segmenter(PlantedBackend()), points=points, **LOOSE)
+
+
+def test_large_masks_are_dropped_before_they_suppress_others() -> None:
+    everything = run(box_nms_thresh=1.0)
+    limit = float(np.median([mask.area for mask in everything])) / (90 * 120)
+    small = run(box_nms_thresh=0.3, max_area_share=limit)
+    assert small
+    assert max(mask.area for mask in small) <= limit * 90 * 120
+    without = [mask for mask in everything if mask.area <= limit * 90 * 120]
+    from reference_generator import plain_nms
+
+    boxes = [[b[0], b[1], b[2] - 1, b[3] - 1] for b in (mask.box_xyxy for mask in without)]
+    kept = plain_nms(boxes, [mask.score for mask in without], 0.3)
+    assert records(small) == records(without[index] for index in kept)
+
+
+def test_progress_ends_at_all_clicks() -> None:
+    for parameters in (
+        {},
+        {"crop_n_layers": 1},
+        {"adaptive": True, "points_per_side": 12, "enough_clicks": 1},
+    ):
+        seen: list[tuple[int, int]] = []
+        generator = Generator(Segmenter(PlantedBackend()), AutomaticSettings(**{**LOOSE, **parameters}))
+        generator.generate(
+            IMAGE, points=[(5, 5)], progress=lambda done, total, s=seen: s.append((done, total))
+        )
+        assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+        assert seen[-1][0] == seen[-1][1]
+        assert len({total for _, total in seen}) == 1
+
+
+def test_masks_let_go_for_memory_come_back() -> None:
+    """With no room at all every survivor's batch is decoded again, with the same answer."""
+    backend = PlantedBackend()
+    settings = AutomaticSettings(**LOOSE, points_per_batch=5, crop_n_layers=1)
+    roomy = Generator(Segmenter(backend), settings).run(IMAGE)
+    poor = Generator(Segmenter(backend), settings, waiting_bytes=0).run(IMAGE)
+    some = Generator(Segmenter(backend), settings, waiting_bytes=600, keep_logits=True).run(IMAGE)
+    assert records(poor.masks) == records(roomy.masks) == records(some.masks)
+    assert poor.clicks > some.clicks >= roomy.clicks == 36 * 5
+    whole = [mask for mask in some.masks if mask.crop_box == (0, 0, 120, 90)]
+    assert whole
+    assert all(mask.low_res_logits is not None for mask in whole)
+    assert all(mask.low_res_logits is None for mask in some.masks if mask not in whole)
+
+
+def peak_of(points_per_side: int, waiting_bytes: int) -> tuple[int, int]:
+    """Peak of a run beyond its start, and the masks accepted, on discs that are all distinct."""
+    segmenter = Segmenter(FakeBackend(128))
+    embedding = segmenter.embed(picture(1100, 1500))
+    settings = AutomaticSettings(
+        points_per_side=points_per_side,
+        points_per_batch=8,
+        pred_iou_thresh=0.0,
+        stability_score_thresh=0.0,
+        box_nms_thresh=0.05,
     )
-    grid = {tuple(point) for point in (point_grid(3) * [128, 96]).tolist()}
-    assert {mask.point for mask in kept} <= grid
-    overlaps = [(mask.array & disc).sum() / (mask.array | disc).sum() for mask in kept]
-    assert max(overlaps) > 0.8
+    generator = Generator(segmenter, settings, waiting_bytes=waiting_bytes)
+    generator.generate(embedding, region=(700, 500, 800, 600), points=[(5, 5)])  # warm caches
+    tracemalloc.start()
+    generator.generate(embedding)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak, 3 * points_per_side**2
+
+
+def test_memory_does_not_grow_with_the_candidates() -> None:
+    """Sixteen times the candidates, all accepted: the peak grows by their boxes and scores only."""
+    pixels = 1100 * 1500
+    few, few_candidates = peak_of(4, waiting_bytes=20_000)
+    many, many_candidates = peak_of(16, waiting_bytes=20_000)
+    assert many_candidates == 16 * few_candidates
+    assert many - few < 800 * (many_candidates - few_candidates)
+    assert many < 1.1 * few
+    assert many < 10 * pixels + 4 * 2**20  # seven bytes a pixel, and what the runs of one mask take
+
+
+def test_one_generator_serves_many_threads() -> None:
+    generator = Generator(Segmenter(PlantedBackend()), AutomaticSettings(**LOOSE, crop_n_layers=1))
+    images = [picture(60 + 10 * index, 100, index) for index in range(3)]
+    alone = [records(generator.generate(image)) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        together = [records(found) for found in pool.map(generator.generate, images * 2)]
+    assert together == alone * 2
+
+
+def test_answers_that_are_damaged_are_refused() -> None:
+    class Damaged(PlantedBackend):
+        def decode(self, features: Any, prompts: Any) -> Any:
+            logits, scores = super().decode(features, prompts)
+            return (logits * np.nan, scores) if self.where == "logits" else (logits, scores * np.nan)
+
+    for where in ("logits", "scores"):
+        backend = Damaged()
+        backend.where = where
+        with pytest.raises(ModelError, match="NaN or infinity"):
+            run(backend=backend)
+
+
+def test_a_run_of_too_many_clicks_is_refused_before_anything_is_done() -> None:
+    backend = PlantedBackend()
+    with pytest.raises(LimitError, match="crops with their grids"):
+        run(picture(300, 300), backend, points_per_side=256, crop_n_layers=2)
+    assert backend.decoded == []
+
+
+def test_a_flat_or_tiny_image() -> None:
+    for size in ((1, 1), (1, 40), (3, 2)):
+        image = np.zeros((*size, 3), dtype=np.uint8)
+        found = generate(
+            image, Segmenter(FakeBackend()), points_per_side=2, pred_iou_thresh=0, crop_n_layers=1
+        )
+        assert found.image_size == size
