@@ -20,7 +20,10 @@
     │   └── ParityError               exit 10   http 500   parity
     ├── OutputError                   exit 11   http 507   output
     ├── MissingExtraError             exit 12   http 501   missing_extra
-    └── SettingsError                 exit 13   http 500   settings
+    ├── SettingsError                 exit 13   http 500   settings
+    └── FetchError                    exit 15   http 502   fetch
+        ├── OfflineError              exit 15   http 503   offline
+        └── ChecksumError             exit 15   http 502   checksum
 
 A message is one sentence (or two) with what was wrong, the value seen, and the mend. The exit status is the
 command line's; it is the same for a whole family so that a script can branch on "the image was bad". The code
@@ -35,9 +38,11 @@ from typing import ClassVar
 
 __all__ = [
     "AnymaskError",
+    "ChecksumError",
     "DatasetError",
     "EmbeddingError",
     "EmbeddingMismatchError",
+    "FetchError",
     "ImageError",
     "ImageFormatError",
     "ImageTooLargeError",
@@ -49,6 +54,7 @@ __all__ = [
     "ModelError",
     "ModelFormatError",
     "NotFoundError",
+    "OfflineError",
     "OutputError",
     "ParityError",
     "PromptError",
@@ -210,6 +216,27 @@ class SettingsError(AnymaskError):
 
     exit_status = 13
     code = "settings"
+
+
+class FetchError(AnymaskError):
+    """A download failed: the server, the network, or what came is not what was asked for."""
+
+    exit_status = 15
+    http_status = 502
+    code = "fetch"
+
+
+class OfflineError(FetchError):
+    """A download is needed and downloads are off."""
+
+    http_status = 503
+    code = "offline"
+
+
+class ChecksumError(FetchError):
+    """What came has another SHA-256 than was asked for; it is not kept."""
+
+    code = "checksum"
 
 
 def error_classes() -> Iterator[type[AnymaskError]]:

@@ -4,7 +4,8 @@ Three frames, all with the origin at the top-left corner of the top-left pixel, 
 
 * **image**: pixels of the given image;
 * **network**: the image scaled so that its longer side is ``long_side``, then padded with zeros at the bottom
-  and right (published: ``ResizeLongestSide`` and ``Sam.preprocess`` of segment_anything);
+  and right (published: ``ResizeLongestSide`` and ``Sam.preprocess`` of segment_anything), or stretched to a square
+  of that side (EfficientSAM, MedSAM);
 * **low-res**: the grid of the mask logits, over the whole padded network frame.
 
 The half-pixel shift: the published prompt encoder adds 0.5 to network coordinates (``_embed_points``,
@@ -24,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from anymask.errors import InputError
 from anymask.limits import MAX_CROP_LAYERS, MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, MAX_NETWORK_SIDE
+from anymask.resampling import cubic_spline
 
 __all__ = [
     "HALF_PIXEL",
@@ -40,6 +42,9 @@ HALF_PIXEL: Final = 0.5
 MASK_PROMPT_LOGIT: Final = 8.0
 """Logit given to a cell fully inside a user's mask prompt; fully outside gets its negative."""
 
+LARGEST_LOGIT: Final = 15.0
+"""Where logits are cut before they become probabilities: in float32 a larger one is a probability of 1."""
+
 CropBox = tuple[int, int, int, int]
 
 
@@ -48,12 +53,20 @@ class Frame:
     """How one image sits in the network frame.
 
     ``image_size`` is (height, width); ``pad`` is ``"square"`` (to ``long_side`` both ways, as published) or a
-    whole number to whose multiples both sides are padded.  Raises ``InputError`` outside ``anymask.limits``.
+    whole number to whose multiples both sides are padded.  ``resize`` is ``"longest_side"``, or ``"stretch"`` when
+    both sides become ``long_side`` and nothing is padded; ``pad`` is ``"square"`` then.  ``normalisation`` says how
+    values are made, ``"mean_std"`` or ``"min_max"``; see `to_network`.  Raises ``InputError`` outside
+    ``anymask.limits``.
+
+    A stretched frame is resampled, both ways, as the one published model of its normalisation does: EfficientSAM
+    (``"mean_std"``) or MedSAM (``"min_max"``).
     """
 
     image_size: tuple[int, int]
     long_side: int = 1024
     pad: Literal["square"] | int = "square"
+    resize: Literal["longest_side", "stretch"] = "longest_side"
+    normalisation: Literal["mean_std", "min_max"] = "mean_std"
 
     def __post_init__(self) -> None:
         height, width = self.image_size
@@ -69,6 +82,14 @@ class Frame:
             )
         if self.pad != "square" and not (isinstance(self.pad, int) and 1 <= self.pad <= MAX_NETWORK_SIDE):
             raise InputError(f"a frame's pad must be 'square' or a whole number, got {self.pad!r}")
+        if self.resize not in ("longest_side", "stretch"):
+            raise InputError(f"a frame's resize must be 'longest_side' or 'stretch', got {self.resize!r:.40}")
+        if self.normalisation not in ("mean_std", "min_max"):
+            raise InputError(
+                f"a frame's normalisation must be 'mean_std' or 'min_max', got {self.normalisation!r:.40}"
+            )
+        if self.resize == "stretch" and self.pad != "square":
+            raise InputError(f"a stretched frame is square, its pad cannot be {self.pad!r}")
 
     @property
     def resized_size(self) -> tuple[int, int]:
@@ -77,6 +98,8 @@ class Frame:
         As ``ResizeLongestSide.get_preprocess_shape``, except that a side never shrinks to 0: a 1 x 5000 image
         has one row where the published rule gives none.
         """
+        if self.resize == "stretch":
+            return (self.long_side, self.long_side)
         height, width = self.image_size
         scale = self.long_side * 1.0 / max(height, width)
         return (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
@@ -134,18 +157,36 @@ class Frame:
     def to_network(self, pixels: NDArray[np.uint8], mean: ArrayLike, std: ArrayLike) -> NDArray[np.float32]:
         """Image pixels (H, W, 3) uint8 as the network's input (1, 3, height, width) float32.
 
-        Scaled, normalised as (value - mean) / std with ``mean`` and ``std`` (3,) on the 0..255 scale, then
-        padded with zeros, in the published order.
+        Scaled, normalised, then padded with zeros, in the published order. ``"mean_std"``: (value - mean) / std with
+        ``mean`` and ``std`` (3,) on the 0..255 scale. ``"min_max"``: the scaled picture's darkest value, over all
+        channels, becomes 0 and its brightest 1; ``mean`` and ``std`` are not used.
+
+        Stretched bilinearly in floating point without antialiasing (``EfficientSam.preprocess``), or for ``"min_max"``
+        by a cubic spline after a Gaussian against aliasing, cut to whole grey levels (``MedSAM_Inference.py``, which
+        calls scikit-image's ``resize``).
         """
-        resized = self.resize_image(pixels)
-        height, width = resized.shape[:2]
+        self._check_size(pixels.shape[:2])
         frame = np.zeros((1, 3, *self.network_size), dtype=np.float32)
-        mean_rgb = np.asarray(mean, dtype=np.float32).reshape(3)
-        std_rgb = np.asarray(std, dtype=np.float32).reshape(3)
-        for channel in range(3):
-            plane = frame[0, channel, :height, :width]
-            np.subtract(resized[..., channel], mean_rgb[channel], out=plane, dtype=np.float32)
-            plane /= std_rgb[channel]
+        height, width = self.resized_size
+        inside = frame[0, :, :height, :width]
+        if self.resize == "longest_side":
+            inside[:] = self.resize_image(pixels).transpose(2, 0, 1)
+        else:
+            for channel in range(3):
+                plane = pixels[..., channel]
+                if self.normalisation == "min_max":
+                    # Cut as published; the tiny step keeps the rounding noise of flat areas from costing a level.
+                    smooth = np.clip(cubic_spline(plane, (height, width)), pixels.min(), pixels.max())
+                    inside[channel] = np.floor(smooth + 1e-6)
+                else:
+                    inside[channel] = _bilinear(plane.astype(np.float32), (height, width))
+        if self.normalisation == "min_max":
+            darkest = inside.min()
+            inside -= darkest
+            inside /= max(float(inside.max()), 1e-8)
+        else:
+            inside -= np.asarray(mean, dtype=np.float32).reshape(3, 1, 1)
+            inside /= np.asarray(std, dtype=np.float32).reshape(3, 1, 1)
         return frame
 
     def mask_to_low_res(self, mask: NDArray[np.bool_], low_res_size: tuple[int, int]) -> NDArray[np.float32]:
@@ -174,6 +215,9 @@ class Frame:
 
         As ``Sam.postprocess_masks``: bilinear with half-pixel centres (torch's ``align_corners=False``, no
         antialiasing) to the padded network size, crop the padding, bilinear again to the image size.
+
+        From a stretched frame in one step: bicubic with a = -0.75, as ``EfficientSam.predict_masks``, or for
+        ``"min_max"`` bilinear between probabilities, as ``medsam_inference``, and back to logits.
         """
         logits = np.asarray(low_res_logits, dtype=np.float32)
         planes = logits.reshape(-1, *logits.shape[-2:])
@@ -194,6 +238,10 @@ class Frame:
         return masks.reshape(*logits.shape[:-2], *self.image_size)
 
     def _plane_to_image(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.resize == "stretch":
+            if self.normalisation == "mean_std":
+                return _resampled(plane, self.image_size, cubic=True)
+            return _logit(_bilinear(_sigmoid(plane), self.image_size))
         height, width = self.resized_size
         network = _bilinear(plane, self.network_size)[:height, :width]
         return _bilinear(network, self.image_size)
@@ -260,15 +308,28 @@ def uncrop_masks(
 
 
 def _bilinear(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """One plane (h, w) at ``size`` (height, width): bilinear, half-pixel centres, edges repeated, no
+    return _resampled(plane, size, cubic=False)
+
+
+def _resampled(plane: NDArray[np.float32], size: tuple[int, int], cubic: bool) -> NDArray[np.float32]:
+    """One plane (h, w) at ``size`` (height, width): bilinear or bicubic, half-pixel centres, edges repeated, no
     antialiasing.
     """
     import cv2
 
     if plane.shape == size:
         return plane
-    resized = cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    how = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
+    resized = cv2.resize(plane, (size[1], size[0]), interpolation=how)
     return np.asarray(resized, dtype=np.float32).reshape(size)
+
+
+def _sigmoid(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(1 / (1 + np.exp(-np.clip(plane, -LARGEST_LOGIT, LARGEST_LOGIT))), dtype=np.float32)
+
+
+def _logit(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.log(plane / (1 - plane)), dtype=np.float32)
 
 
 def _pairs(points: ArrayLike) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Our SAM against transformers' SAM with the same random weights (every parameter, positions included).
 
-The comparison itself lives in benchmarks/sam_parity.py, which also runs it on ViT-B at full size. Measured
+The comparison itself lives in benchmarks/sam_parity.py; benchmarks/families.py runs it on ViT-B at full size. Measured
 here: torch 2.13.0 (CPU), transformers 5.23.0, one thread of an AMD EPYC.
 """
 

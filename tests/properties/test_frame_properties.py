@@ -36,3 +36,22 @@ def test_constant_logits_stay_constant(height, width, pad):
         (2, max(1, frame.network_size[0] // 4), max(1, frame.network_size[1] // 4)), -3.5, np.float32
     )
     assert np.allclose(frame.logits_to_image(low_res), -3.5, atol=1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(sides, sides, st.integers(16, 2048), st.lists(shares, min_size=1, max_size=8))
+def test_stretched_round_trip_and_bounds(height, width, side, places):
+    frame = Frame((height, width), side, "square", "stretch")
+    assert frame.network_size == frame.resized_size == (side, side)
+    points = np.array(places) * (width, height)
+    network = frame.points_to_network(points)
+    assert np.abs(network - np.array(places) * side).max() <= 1e-6
+    assert np.abs(frame.points_to_image(network) - points).max() <= 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from(["mean_std", "min_max"]), st.floats(-9, 9))
+def test_constant_logits_stay_constant_when_stretched(height, width, normalisation, value):
+    frame = Frame((height, width), 64, "square", "stretch", normalisation)
+    image = frame.logits_to_image(np.full((2, 16, 16), value, np.float32))
+    assert np.allclose(image, value, atol=3e-3)  # a probability near 1 has few digits left in float32

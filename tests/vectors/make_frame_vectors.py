@@ -5,7 +5,8 @@
 Sizes follow the published text (`ResizeLongestSide.get_preprocess_shape`, `generate_crop_boxes` of
 segment_anything) in plain floating point, with one stated difference: no side shrinks to 0.  Coordinates are
 exact fractions.  Upsampled logits are exact fractions too: bilinear with half-pixel centres written as the
-definition, once to the network size and once to the image size.
+definition, once to the network size and once to the image size.  Stretched frames ("stretched", their logits in
+"stretched_logits") are bicubic with a = -3/4 in one step, as `EfficientSam.predict_masks` asks of torch.
 """
 
 import itertools
@@ -121,6 +122,50 @@ def logits_case(size, long_side, pad, stride):
     }
 
 
+def stretched_case(size, side):
+    height, width = size
+    corners = [(0, 0), (width, height), (width / 2, height / 4), (0.5, 0.5), (width - 0.25, 0.125)]
+    return {
+        "image_size": [height, width],
+        "long_side": side,
+        "points_image": [list(map(float, corner)) for corner in corners],
+        "points_network": [
+            [float(Fraction(x) * side / width), float(Fraction(y) * side / height)] for x, y in corners
+        ],
+    }
+
+
+def cubic_weight(distance):
+    a, x = Fraction(-3, 4), abs(distance)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else Fraction(0)
+
+
+def cubic_axis(count, new_count):
+    """For each new cell: four old cells around it, the edge ones repeated, and their shares."""
+    rows = []
+    for index in range(new_count):
+        at = Fraction(2 * index + 1, 2) * count / new_count - Fraction(1, 2)
+        first = math.floor(at) - 1
+        rows.append([(min(max(i, 0), count - 1), cubic_weight(at - i)) for i in range(first, first + 4)])
+    return rows
+
+
+def stretched_logits_case(size, side, stride):
+    height, width = size
+    cells = side // stride
+    low_res = [[Fraction((r * 7 + c * 5 + r * c) % 17 - 8) for c in range(cells)] for r in range(cells)]
+    ys, xs = cubic_axis(cells, height), cubic_axis(cells, width)
+    image = [[sum(low_res[r][c] * v * u for r, v in y for c, u in x) for x in xs] for y in ys]
+    return {
+        "image_size": [height, width],
+        "long_side": side,
+        "low_res": [[float(v) for v in row] for row in low_res],
+        "image": [[round(float(v), 9) for v in row] for row in image],
+    }
+
+
 def main():
     vectors = {
         "frames": [frame_case(size, *plan) for size in SIZES for plan in PLANS],
@@ -136,6 +181,12 @@ def main():
             logits_case((10, 13), 32, 8, 4),
             logits_case((3, 29), 16, 8, 2),
             logits_case((32, 32), 32, "square", 8),
+        ],
+        "stretched": [stretched_case(size, side) for size in SIZES for side in (1024, 100)],
+        "stretched_logits": [
+            stretched_logits_case((10, 13), 32, 4),
+            stretched_logits_case((40, 21), 32, 4),
+            stretched_logits_case((3, 5), 32, 4),
         ],
     }
     print(json.dumps(vectors, separators=(",", ":")).replace('},{"image_size"', '},\n{"image_size"'))

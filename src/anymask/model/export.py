@@ -8,7 +8,6 @@ them states sizes, digests, the frame and the measured parity.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +22,25 @@ from torch import Tensor, nn
 from anymask.atomic import write_atomically
 from anymask.errors import MissingExtraError, ParityError
 
+from .folders import sealed, write_manifest
 from .nano import FRAME_MULTIPLE, PIXEL_MEAN, PIXEL_STD, Nano
 
 OPSET = 17
 FEATURES = ("embedding", "skip8", "skip4")
 PROMPTS = ("points", "labels", "mask_input", "has_mask")
 MANIFEST_FORMAT = "anymask-onnx-1"
+
+__all__ = [
+    "Parity",
+    "check_parity",
+    "compare_engines",
+    "export_nano",
+    "open_session",
+    "prompt_suite",
+    "random_prompts",
+    "refuse_broken",
+    "sealed",
+]
 
 
 @dataclass(frozen=True)
@@ -110,8 +122,7 @@ def export_nano(
             _write_graphs(model, encoder, decoder)
         files = {"encoder.onnx": encoder.read_bytes(), "decoder.onnx": decoder.read_bytes()}
     parity = check_parity(model, files["encoder.onnx"], files["decoder.onnx"])
-    if faults := parity.broken_bounds():
-        raise ParityError(f"The export of {name} was refused: {'; '.join(faults)}.")
+    refuse_broken(parity, name)
     folder.mkdir(parents=True, exist_ok=True)
     for file_name, data in files.items():
         write_atomically(folder / file_name, data)
@@ -130,15 +141,14 @@ def export_nano(
         "parity": asdict(parity),
         "training": dict(training or {}),
     }
-    write_atomically(folder / "manifest.json", (json.dumps(sealed(manifest), indent=1) + "\n").encode())
+    write_manifest(folder, manifest)
     return parity
 
 
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the SHA-256 of itself, over JSON with sorted keys and no spaces, under ``sha256``."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(manifest)))
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return plain | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+def refuse_broken(parity: Parity, name: str) -> None:
+    """Raise `ParityError` unless every bound holds."""
+    if faults := parity.broken_bounds():
+        raise ParityError(f"The export of {name} was refused: {'; '.join(faults)}.")
 
 
 def _write_graphs(model: Nano, encoder: Path, decoder: Path) -> None:
@@ -225,34 +235,80 @@ def check_parity(
     sizes: Sequence[tuple[int, int]] = ((256, 256), (128, 320), (352, 96), (32, 32)),
 ) -> Parity:
     """Compare torch and onnxruntime over several image shapes and the whole prompt suite."""
-    import onnxruntime
+    return compare_engines(
+        model.encode,
+        model.decode,
+        open_session(encoder),
+        open_session(decoder),
+        [torch.randn(1, 3, h, w, generator=torch.Generator().manual_seed(h)) for h, w in sizes],
+    )
 
-    run_encoder = _session(onnxruntime, encoder)
-    run_decoder = _session(onnxruntime, decoder)
+
+Run = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def compare_engines(
+    encode: Callable[[Tensor], dict[str, Tensor]],
+    decode: Callable[..., tuple[Tensor, Tensor]],
+    run_encoder: Run,
+    run_decoder: Run,
+    pictures: Sequence[Tensor],
+) -> Parity:
+    """The largest differences between torch and another engine.
+
+    Args:
+        encode: pixels -> named features, in torch.
+        decode: features and a `PromptTuple` -> logits and scores, in torch.
+        run_encoder, run_decoder: inputs by name -> outputs by name; the decoder is given the encoder's own features.
+        pictures: 1 x 3 x H x W each.
+    """
     worst = {"features": 0.0, "logits": 0.0, "scores": 0.0}
     overlap = 1.0
-    for height, width in sizes:
-        pixels = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+    for pixels in pictures:
         with torch.no_grad():
-            features = model.encode(pixels)
-        ours = dict(zip(FEATURES, run_encoder({"pixels": pixels.numpy()}), strict=True))
-        for key in FEATURES:
+            features = encode(pixels)
+        seen = run_encoder({"pixels": pixels.numpy()})
+        for key in features:
             scale = max(1.0, float(features[key].abs().max()))
-            worst["features"] = max(worst["features"], _difference(ours[key], features[key]) / scale)
-        for prompts in prompt_suite(height, width):
+            worst["features"] = max(worst["features"], _difference(seen[key], features[key]) / scale)
+        for prompts in prompt_suite(pixels.shape[2], pixels.shape[3]):
             with torch.no_grad():
-                logits, scores = model.decode(features, *prompts)
-            inputs = {**ours, **{n: p.numpy() for n, p in zip(PROMPTS, prompts, strict=True)}}
-            seen_logits, seen_scores = run_decoder(inputs)
+                logits, scores = decode(features, *prompts)
+            answer = run_decoder({**seen, **{n: p.numpy() for n, p in zip(PROMPTS, prompts, strict=True)}})
+            seen_logits, seen_scores = answer["low_res_logits"], answer["predicted_iou"]
             worst["logits"] = max(worst["logits"], _difference(seen_logits, logits))
             worst["scores"] = max(worst["scores"], _difference(seen_scores, scores))
-            overlap = min(overlap, _smallest_iou(seen_logits > 0, logits.numpy() > 0))
+            if seen_logits.shape == tuple(logits.shape):
+                overlap = min(overlap, _smallest_iou(seen_logits > 0, logits.numpy() > 0))
     return Parity(worst["features"], worst["logits"], worst["scores"], overlap)
 
 
-def _session(onnxruntime: Any, model: bytes) -> Callable[[Mapping[str, Any]], list[Any]]:
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return lambda inputs: list(session.run(None, dict(inputs)))
+def open_session(model: bytes | Path) -> Run:
+    """An onnxruntime session of bytes, or of a file that we have just written, with its weights beside it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime has a class per status, all outside its public names
+        raise _cannot_run(error) from error
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return dict(zip(names, session.run(None, dict(inputs)), strict=True))
+        except Exception as error:
+            raise _cannot_run(error) from error
+
+    return run
+
+
+def _cannot_run(error: Exception) -> ParityError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ParityError(f"the export was refused: onnxruntime cannot run the graphs: {reason:.300}")
 
 
 def _difference(seen: np.ndarray[Any, Any], expected: Tensor) -> float:

@@ -13,11 +13,16 @@ from typing import Any
 from torch import Tensor
 
 from anymask.errors import ModelError, ModelFormatError
+from anymask.model.efficient_sam import EFFICIENT_SAM
+from anymask.model.hq_sam import HQ_SAM, HQ_SAM_TINY
+from anymask.model.mobile_sam import MOBILE_SAM
 from anymask.model.network import Family, NetworkConfig
+from anymask.model.preview import refuse_misfit
+from anymask.model.repvit_sam import EDGE_SAM, REPVIT_SAM
 from anymask.model.sam import SAM
 from anymask.model.weights import load_strict, read_weights, save_weights
 
-FAMILIES: tuple[Family, ...] = (SAM,)
+FAMILIES: tuple[Family, ...] = (HQ_SAM, HQ_SAM_TINY, EFFICIENT_SAM, MOBILE_SAM, EDGE_SAM, REPVIT_SAM, SAM)
 """The first whose `Family.infer` knows the keys has them; families with keys of their own stand before plain SAM."""
 
 CONFIG_KEY = "anymask.network"
@@ -76,8 +81,17 @@ def load_network(path: str | os.PathLike[str], sha256: str | None = None) -> tup
     try:
         sizes = json.loads(metadata[CONFIG_KEY])
         config = _family(sizes.pop("family")).parse(sizes)
-    except (AttributeError, KeyError, ValueError, TypeError, ModelError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        ValueError,
+        TypeError,
+        ModelError,
+    ) as error:
         raise ModelFormatError(f"{str(path)!r} does not say the sizes of a network: {error}") from error
+    refuse_misfit(build_network, config, tensors, str(path))
     network = build_network(config)
     load_strict(network, tensors, origin=str(path))
     return network.eval(), config

@@ -1,4 +1,4 @@
-"""The published parameter names of SAM and those of transformers' `SamModel`, both ways."""
+"""The published parameter names of SAM and HQ-SAM and those of transformers' `SamModel` and `SamHQModel`, both ways."""
 
 from __future__ import annotations
 
@@ -32,17 +32,28 @@ _NAMES = (
     ("mask_decoder.output_upscaling.0.", "mask_decoder.upscale_conv1."),
     ("mask_decoder.output_upscaling.1.", "mask_decoder.upscale_layer_norm."),
     ("mask_decoder.output_upscaling.3.", "mask_decoder.upscale_conv2."),
+    ("mask_decoder.hf_token.", "mask_decoder.hq_token."),
+    ("mask_decoder.hf_mlp.", "mask_decoder.hq_mask_mlp."),
+    ("mask_decoder.compress_vit_feat.0.", "mask_decoder.compress_vit_conv1."),
+    ("mask_decoder.compress_vit_feat.1.", "mask_decoder.compress_vit_norm."),
+    ("mask_decoder.compress_vit_feat.3.", "mask_decoder.compress_vit_conv2."),
+    ("mask_decoder.embedding_encoder.0.", "mask_decoder.encoder_conv1."),
+    ("mask_decoder.embedding_encoder.1.", "mask_decoder.encoder_norm."),
+    ("mask_decoder.embedding_encoder.3.", "mask_decoder.encoder_conv2."),
+    ("mask_decoder.embedding_maskfeature.0.", "mask_decoder.mask_conv1."),
+    ("mask_decoder.embedding_maskfeature.1.", "mask_decoder.mask_norm."),
+    ("mask_decoder.embedding_maskfeature.3.", "mask_decoder.mask_conv2."),
 )
 _POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _TRANSFORMERS_POSITIONS = (
     "shared_image_embedding.positional_embedding",
     "prompt_encoder.shared_embedding.positional_embedding",
 )
-_HEAD = r"(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)"
+_HEAD = r"(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head|hf_mlp|hq_mask_mlp)\.)"
 
 
 def from_transformers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of transformers' `SamModel` under the published names."""
+    """The state dict of transformers' `SamModel` or `SamHQModel` under the published names."""
     renamed = {}
     positions = [state_dict[name] for name in _TRANSFORMERS_POSITIONS if name in state_dict]
     if positions:
@@ -51,13 +62,13 @@ def from_transformers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise WeightsError(f"{_TRANSFORMERS_POSITIONS[0]} and {_TRANSFORMERS_POSITIONS[1]} differ")
     for name, tensor in state_dict.items():
         if name not in _TRANSFORMERS_POSITIONS:
-            renamed[_published_head(_rename(name, 1, 0), state_dict)] = tensor
+            renamed[_rename(_published_head(name, state_dict), 1, 0)] = tensor
     return renamed
 
 
 def to_transformers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with published names under those of transformers' `SamModel`; inverse of the above."""
-    renamed = {_transformers_head(_rename(name, 0, 1), state_dict): t for name, t in state_dict.items()}
+    """A state dict with published names under those of transformers; inverse of the above."""
+    renamed = {_rename(_transformers_head(name, state_dict), 0, 1): t for name, t in state_dict.items()}
     if _POSITIONS in renamed:
         positions = renamed.pop(_POSITIONS)
         renamed.update(dict.fromkeys(_TRANSFORMERS_POSITIONS, positions))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from anymask.errors import ModelError
+
+Sizes = TypeVar("Sizes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,21 +85,38 @@ class SamConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SamConfig:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; a missing or unknown name raises `ModelError`."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ModelError(f"unknown model sizes {unknown}; known are {sorted(known)}")
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise ModelError(f"the sizes of the model are not complete: {error}") from error
+        return sizes_from(cls, data)
+
+
+def sizes_from(kind: type[Sizes], data: Mapping[str, Any]) -> Sizes:
+    """The record of sizes ``kind``, a dataclass, from plain data; a missing or unknown name raises `ModelError`."""
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ModelError(f"unknown model sizes {unknown}; known are {sorted(known)}")
+    try:
+        return kind(**data)
+    except TypeError as error:
+        raise ModelError(f"the sizes of the model are not complete: {error}") from error
 
 
 VIT_B = SamConfig("vit_b", embed_dim=768, depth=12, num_heads=12, global_attn_indexes=(2, 5, 8, 11))
 VIT_L = SamConfig("vit_l", embed_dim=1024, depth=24, num_heads=16, global_attn_indexes=(5, 11, 17, 23))
 VIT_H = SamConfig("vit_h", embed_dim=1280, depth=32, num_heads=16, global_attn_indexes=(7, 15, 23, 31))
+
+# MedSAM is ViT-B trained on medical pictures, each stretched to the square and scaled by its own extremes to 0..1
+# (Ma et al., "Segment anything in medical images", Methods; `MedSAM_Inference.py` of the published code). Its weights
+# have ViT-B's names and shapes, so nothing but its name can tell it from a plain SAM.
+MEDSAM = dataclasses.replace(
+    VIT_B,
+    name="medsam",
+    pixel_mean=(0.0, 0.0, 0.0),
+    pixel_std=(1.0, 1.0, 1.0),
+    resize="stretch",
+    normalisation="min_max",
+)
 
 # For tests: every kind of layer once, a grid (8) that the window (3) does not divide, 84 thousand parameters.
 TINY_TEST = SamConfig(
@@ -115,12 +134,12 @@ TINY_TEST = SamConfig(
 )
 
 VARIANTS: Mapping[str, SamConfig] = MappingProxyType(
-    {config.name: config for config in (VIT_B, VIT_L, VIT_H)} | {"default": VIT_H}
+    {config.name: config for config in (VIT_B, VIT_L, VIT_H, MEDSAM)} | {"default": VIT_H}
 )
 
 
 def variant(name: str) -> SamConfig:
-    """The published sizes called `name`: "vit_b", "vit_l", "vit_h" or "default" (which is vit_h)."""
+    """The published sizes called `name`: "vit_b", "vit_l", "vit_h", "medsam" or "default" (which is vit_h)."""
     if name not in VARIANTS:
         raise ModelError(f"no SAM variant is called {name!r}; choose one of {sorted(VARIANTS)}")
     return VARIANTS[name]

@@ -74,6 +74,17 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         raise WeightsError(f"cannot read the weights {str(path)!r}: {error}") from error
 
 
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether `save_weights` wrote a file, as far as its metadata says; a damaged one raises `WeightsError`."""
+    if Path(path).suffix != ".safetensors" or not Path(path).is_file():
+        return False
+    try:
+        with safe_open(Path(path), framework="pt") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read the weights {str(path)!r}: {error}") from error
+
+
 def read_weights(
     path: str | os.PathLike[str], sha256: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -90,7 +101,7 @@ def read_weights(
     try:
         record = json.loads(metadata[METADATA_KEY])
         known, digest, facts = record["format"] == FORMAT, record["sha256"], dict(record["facts"])
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         known, digest, facts = False, "", {}
     if not known:
         raise WeightsError(
@@ -115,7 +126,17 @@ def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor], origin: str
 
     Nothing is changed unless everything fits. Floating types are converted to the module's.
     """
-    expected = module.state_dict()
+    faults = key_faults(module.state_dict(), state_dict)
+    if not faults:
+        # Only now: a hostile file can announce a tensor of any size, but not of the right one.
+        faults = [f"not finite: {name}" for name, tensor in state_dict.items() if not _finite(tensor)]
+    if faults:
+        raise misfit(origin, module, faults)
+    module.load_state_dict(dict(state_dict), strict=True)
+
+
+def key_faults(expected: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> list[str]:
+    """A line for every missing, unexpected and misshapen key; no value is looked at."""
     faults = [f"missing: {name}" for name in expected if name not in state_dict]
     faults += [f"unexpected: {name}" for name in state_dict if name not in expected]
     for name, tensor in state_dict.items():
@@ -126,15 +147,15 @@ def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor], origin: str
             faults.append(f"misshapen: {name} is {tuple(tensor.shape)}, should be {tuple(wanted.shape)}")
         elif tensor.is_floating_point() != wanted.is_floating_point():
             faults.append(f"misshapen: {name} is {tensor.dtype}, should be {wanted.dtype}")
-    if not faults:
-        # Only now: a hostile file can announce a tensor of any size, but not of the right one.
-        faults = [f"not finite: {name}" for name, tensor in state_dict.items() if not _finite(tensor)]
-    if faults:
-        listed = "\n  ".join(faults)
-        raise WeightsError(
-            f"{origin} does not fit {type(module).__name__}: {len(faults)} keys are wrong\n  {listed}"
-        )
-    module.load_state_dict(dict(state_dict), strict=True)
+    return faults
+
+
+def misfit(origin: str, module: nn.Module, faults: list[str]) -> WeightsError:
+    """The one error for all ``faults`` of a file: a sentence, then a line for each."""
+    listed = "\n  ".join(faults)
+    return WeightsError(
+        f"{origin} does not fit {type(module).__name__}: {len(faults)} keys are wrong\n  {listed}"
+    )
 
 
 def _finite(tensor: Tensor) -> bool:

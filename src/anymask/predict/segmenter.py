@@ -16,6 +16,7 @@ from anymask.masks.scores import stability_score
 from anymask.predict.cache import EmbeddingCache
 from anymask.predict.prompts import prompt_arrays, prompt_slots
 from anymask.runtime.backend import Backend, FloatArray, ModelSpec
+from anymask.runtime.engine import engine_of
 from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
 
 PROMPTS_PER_DECODE: Final = 16
@@ -47,7 +48,7 @@ class Segmenter:
         return self.backend.spec
 
     def __repr__(self) -> str:
-        return f"Segmenter({self.spec.name!r}, digest {self.spec.digest[:12]}, {type(self.backend).__name__})"
+        return f"Segmenter({self.spec.name!r}, digest {self.spec.digest[:12]}, {engine_of(self.backend)})"
 
     def embed(self, image: ImageSource) -> Embedding:
         """An image (path, bytes, binary file, Pillow image, or uint8 array) as the network sees it.
@@ -128,7 +129,7 @@ class Segmenter:
 
     def frame(self, image_size: tuple[int, int]) -> Frame:
         """How an image of this (height, width) sits in the model's network frame."""
-        return Frame(image_size, self.spec.long_side, self.spec.pad)
+        return _frame(image_size, self.spec)
 
     def _encode(self, picture: Image) -> Embedding:
         spec, frame = self.spec, self.frame(picture.size)
@@ -164,6 +165,10 @@ class Segmenter:
         return MaskSet(masks)
 
 
+def _frame(image_size: tuple[int, int], spec: ModelSpec) -> Frame:
+    return Frame(image_size, spec.long_side, spec.pad, spec.resize, spec.normalisation)
+
+
 def _mismatch(embedding: Embedding, spec: ModelSpec, picture: Image | None) -> str | None:
     """Why an embedding cannot be used, as the start of a sentence; None when it can."""
     if embedding.model_digest != spec.digest:
@@ -173,7 +178,7 @@ def _mismatch(embedding: Embedding, spec: ModelSpec, picture: Image | None) -> s
         return (
             f"the embedding was made with {embedding.preprocessing!r}, the model uses {spec.preprocessing!r}"
         )
-    if embedding.network_size != Frame(embedding.image_size, spec.long_side, spec.pad).network_size:
+    if embedding.network_size != _frame(embedding.image_size, spec).network_size:
         return f"the embedding's network frame {embedding.network_size} does not go with its image size"
     if picture is not None and embedding.image_digest != picture.digest:
         return "the embedding was made from another image"

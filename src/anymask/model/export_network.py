@@ -1,0 +1,209 @@
+"""Export of any `PromptableNetwork` to ONNX, behind the same parity gate as nano's (see `anymask.model.export`).
+
+``encoder.onnx`` takes pixels of the square frame, any number of images; ``decoder.onnx`` features of one image, any
+number of prompts and slots. Weights over `graph_writer.INSIDE_BYTES` lie beside their graph in ``encoder.weights``:
+a standard of ONNX ("external data"), which any tool that opens the graph by its path follows by itself.
+
+The graphs are written into a hidden folder beside the target, compared with the network as published, and only then
+moved; at no time is more than one copy of the weights and one engine's in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from anymask.model.export import (
+    MANIFEST_FORMAT,
+    PROMPTS,
+    Parity,
+    compare_engines,
+    open_session,
+    random_prompts,
+    refuse_broken,
+)
+from anymask.model.fast_decoder import FastDecoder
+from anymask.model.folders import file_facts, staged, write_manifest
+from anymask.model.graph_writer import INSIDE_BYTES, Ports, write_graph
+from anymask.model.inference import for_inference, network_digest
+from anymask.model.mask_decoder import MaskDecoder
+from anymask.model.network import LOW_RES_STRIDE, NetworkConfig, PromptableNetwork
+from anymask.model.prompt_encoder import NOT_A_POINT, TOP_LEFT, PromptTensors
+from anymask.model.sam import Sam
+
+ANSWERS = ("low_res_logits", "predicted_iou")
+
+
+class EncoderGraph(nn.Module):
+    """Pixels E x 3 x S x S -> features in the order of their names."""
+
+    def __init__(self, network: PromptableNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        features = self.network.encode_features(pixels)
+        return tuple(features[name] for name in self.network.feature_names)
+
+
+class DecoderGraph(nn.Module):
+    """Features in the order of their names, then padded prompts -> all masks and scores of each prompt."""
+
+    def __init__(self, network: PromptableNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        names = self.network.feature_names
+        features = dict(zip(names, inputs[: len(names)], strict=True))
+        return self.network.decode_features(features, padded_prompts(*inputs[len(names) :]))
+
+
+def padded_prompts(points: Tensor, labels: Tensor, mask_input: Tensor, has_mask: Tensor) -> PromptTensors:
+    """`PromptTensors.from_padded` without a branch that depends on values: one slot more, and all masks."""
+    points = torch.cat([points, torch.zeros_like(points[:, :1])], dim=1)
+    labels = torch.cat([labels, torch.full_like(labels[:, :1], NOT_A_POINT)], dim=1)
+    real = labels != NOT_A_POINT
+    wants_pad = real.any(1, keepdim=True) & ~(labels >= TOP_LEFT).any(1, keepdim=True)
+    first_pad = ~real & ((~real).to(torch.int64).cumsum(1) == 1)
+    present = real | (first_pad & wants_pad)
+    return PromptTensors(points, labels, present, mask_input, has_mask > 0.5)
+
+
+def decoder_module(network: PromptableNetwork) -> nn.Module:
+    """The module that is exported as decoder: the fast one where the decoder is SAM's own."""
+    if isinstance(network, Sam) and type(network.mask_decoder) is MaskDecoder:
+        return FastDecoder(network)
+    return DecoderGraph(network)
+
+
+def export_network(
+    network: PromptableNetwork,
+    config: NetworkConfig,
+    folder: Path,
+    name: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    inside_bytes: int = INSIDE_BYTES,
+) -> Parity:
+    """Write both graphs, their weights and a sealed manifest to ``folder``; returns the measured parity.
+
+    Args:
+        network: with its weights in place; it is put in evaluation mode, in float32, on the CPU.
+        config: its sizes.
+        folder: made when missing; the manifest of an older export is taken away first and the new one comes last.
+        name: the model's name; that of its sizes when none is given.
+        training: facts for the manifest, such as where the weights are from.
+        inside_bytes: weights of a graph up to this many bytes lie inside it.
+
+    Raises:
+        ParityError: onnxruntime and torch disagree; nothing was written.
+        OutputError: the folder cannot be written or the disk is full.
+        MissingExtraError: the onnx package is not installed.
+    """
+    module = cast(nn.Module, network).eval().float().cpu().requires_grad_(False)
+    with staged(folder) as stage:
+        write_network_graphs(network, config.image_size, stage, inside_bytes)
+        parity = network_parity(network, config.image_size, stage)
+        refuse_broken(parity, name or config.name)
+        manifest = {
+            "format": MANIFEST_FORMAT,
+            "name": name or config.name,
+            "files": file_facts(stage),
+            "features": list(network.feature_names),
+            "long_side": config.image_size,
+            "pad": "square",
+            "pixel_mean": list(config.pixel_mean),
+            "pixel_std": list(config.pixel_std),
+            "low_res_stride": LOW_RES_STRIDE,
+            "mask_threshold": 0.0,
+            "resize": config.resize,
+            "normalisation": config.normalisation,
+            "precision": "fp32",
+            "network_sha256": network_digest(module, config),
+            "config": {"family": config.family, **config.to_dict()},
+            "parity": asdict(parity),
+            "training": dict(training or {}),
+        }
+        write_manifest(stage, manifest)
+    return parity
+
+
+def write_network_graphs(
+    network: PromptableNetwork, side: int, folder: Path, inside_bytes: int = INSIDE_BYTES
+) -> None:
+    """encoder.onnx and decoder.onnx, with their files of weights, into an existing folder."""
+    running = cast(PromptableNetwork, for_inference(cast(nn.Module, network)))
+    names = running.feature_names
+    pixels = torch.zeros(1, 3, side, side)
+    free = {"pixels": {0: "images"}, **{name: {0: "images"} for name in names}}
+    write_graph(
+        EncoderGraph(running),
+        (pixels,),
+        Ports(("pixels",), names, free),
+        folder / "encoder.onnx",
+        inside_bytes,
+    )
+    features = _feature_shapes(running, folder / "encoder.onnx", side)
+    points, labels, masks, has_mask = random_prompts(side, side, prompts=3, points=2, seed=0)
+    prompt_axes = {0: "prompts", 1: "slots"}
+    axes = {
+        "points": prompt_axes,
+        "labels": prompt_axes,
+        "mask_input": {0: "prompts"},
+        "has_mask": {0: "prompts"},
+        **{name: {0: "prompts"} for name in ANSWERS},
+    }
+    write_graph(
+        decoder_module(running),
+        (*features, points, labels, masks, has_mask),
+        Ports((*names, *PROMPTS), ANSWERS, axes),
+        folder / "decoder.onnx",
+        inside_bytes,
+    )
+
+
+def _feature_shapes(network: PromptableNetwork, encoder: Path, side: int) -> list[Tensor]:
+    """Random features of the right shapes, read off the graph where it states them, else by running it."""
+    import onnx
+
+    graph = onnx.load(str(encoder), load_external_data=False).graph
+    shapes = [[d.dim_value for d in output.type.tensor_type.shape.dim] for output in graph.output]
+    if any(len(shape) != 4 or not all(shape[1:]) for shape in shapes):
+        with torch.no_grad():
+            features = network.encode_features(torch.zeros(1, 3, side, side))
+        return [features[name] for name in network.feature_names]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(1, *shape[1:], generator=generator) for shape in shapes]
+
+
+def network_parity(network: PromptableNetwork, side: int, folder: Path) -> Parity:
+    """Compare a network as published with the graphs in ``folder``, on one picture and every kind of prompt."""
+
+    def decode(features: Mapping[str, Tensor], *prompts: Tensor) -> tuple[Tensor, Tensor]:
+        return network.decode_features(features, PromptTensors.from_padded(*prompts))
+
+    return compare_engines(
+        network.encode_features,
+        decode,
+        open_session(folder / "encoder.onnx"),
+        open_session(folder / "decoder.onnx"),
+        [parity_picture(side)],
+    )
+
+
+def parity_picture(side: int) -> Tensor:
+    """Normalised pixels 1 x 3 x S x S: coarse and fine noise, a disc, and a padded strip below."""
+    generator = torch.Generator().manual_seed(side)
+    coarse = torch.randn(1, 3, 8, 8, generator=generator)
+    pixels = nn.functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
+    pixels = pixels + 0.2 * torch.randn(1, 3, side, side, generator=generator)
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    inside = (x - 0.4 * side) ** 2 + (y - 0.4 * side) ** 2 < (0.2 * side) ** 2
+    pixels[:, :, inside] += torch.tensor([1.5, -1.0, 0.5])[:, None]
+    pixels[:, :, side - side // 8 :] = 0.0
+    return pixels.contiguous()

@@ -1,0 +1,383 @@
+"""The mask decoder of `anymask.model.mask_decoder`, with the same function and a third of the arithmetic.
+
+Between its layers the published decoder keeps an image of C channels for every prompt, and projects it anew each time.
+But a prompt changes the image little: each attention of L image cells to T tokens in H heads adds a matrix of rank H T
+(56 for one click), and the norm after it scales and shifts. So the image of a prompt after layer k is kept as
+
+    image_k = (shared_k + rows^T weights) / spread + shift                                      L x C
+
+with ``shared_k`` the same for all prompts, ``weights`` (R x C) small, ``rows`` (R x L) the attention maps so far, and
+``spread`` (L) the standard deviation that the norms have not divided by yet (`anymask.model.image_rows`). Whatever is
+linear in the image (keys, values, queries, the first transposed convolution) is then a product with ``shared_k``, made
+once per image by `ImagePart`, plus a product of rank R, made per prompt by `PromptPart`; the image itself is never
+built. A norm's mean is taken out of the weights beforehand, its variance is a quadratic form in the rows.
+A mask prompt is a map of 16 channels under a 1 x 1 convolution: 17 more rows.
+
+Further: keys' biases do not change a softmax over cells and are left out, positions are projected once, transposed
+convolutions of stride 2 are matrix products, and the mask tokens' product is taken before the pixels are shuffled.
+
+Axis letters: B prompts, N points, T tokens, L = h w image cells, C channels, H heads, D channels of a head, R rows.
+Source of the function: `segment_anything/modeling/mask_decoder.py` and ``transformer.py`` of the published code.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anymask.model.image_rows import ImageRows, centred, split_heads
+from anymask.model.layers import MLP, LayerNorm2d
+from anymask.model.mask_decoder import MaskDecoder
+from anymask.model.prompt_encoder import NOT_A_POINT, TOP_LEFT, PromptEncoder
+from anymask.model.two_way_transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
+
+_HIDDEN = -1e9
+"""Added to the attention of a token that is not there; its weight is then exactly zero."""
+
+
+class SamLike(Protocol):
+    """What a fast decoder is made from: any network with SAM's prompt encoder and mask decoder."""
+
+    prompt_encoder: PromptEncoder
+    mask_decoder: MaskDecoder
+
+
+def part_names(depth: int) -> tuple[str, ...]:
+    """The tensors of `ImagePart` for a transformer of so many layers, in their order."""
+    names: list[str] = []
+    kinds = ["mask"]
+    for k in range(depth):
+        kinds += [f"heads{k}"] if k == 0 else [f"heads{k}", f"bias{k}"]
+        names += [
+            f"keys{k}",
+            f"values{k}",
+            f"queries{k}",
+            f"square{k}",
+            *(f"{kind}_to_{k}" for kind in kinds),
+        ]
+    return (*names, f"keys{depth}", f"values{depth}", "upscaled")
+
+
+class ImagePart(nn.Module):
+    """What all prompts on an image share: embedding 1 x C x h x w -> the tensors called `names`, 28 MB for SAM.
+
+    Per layer: keys H x D x L, values H x L x D and queries H x D x L of the shared image; the squared length of its
+    centred cells, 1 x L; twice its product with each kind of row's weights, (H x D or R) x L. Then keys, values and
+    the first transposed convolution L x 4C' for the last look and the upscaling.
+    """
+
+    no_mask: Tensor
+    positions: Tensor
+    upscale: Tensor
+
+    def __init__(self, network: SamLike) -> None:
+        super().__init__()
+        prompts, decoder = _frozen(network)
+        transformer = decoder.transformer
+        self.layers = cast(Sequence[TwoWayAttentionBlock], transformer.layers)
+        self.final = transformer.final_attn_token_to_image
+        self.register_buffer("no_mask", prompts.no_mask_embed.weight.detach().t(), persistent=False)
+        self.register_buffer("positions", prompts.dense_pe().flatten(2)[0], persistent=False)
+        self.register_buffer("upscale", _as_product(decoder.output_upscaling[0]), persistent=False)
+        self.names = part_names(len(self.layers))
+        kinds = {"mask": _mask_weights(prompts)}
+        for k, layer in enumerate(self.layers):
+            out = layer.cross_attn_image_to_token.out_proj
+            kinds[f"heads{k}"] = out.weight.t()
+            if k:
+                kinds[f"bias{k}"] = (out.bias + self.layers[k - 1].norm4.bias)[None]
+            for kind, weights in kinds.items():
+                weights = centred(weights)
+                self.register_buffer(f"{kind}_to_{k}", 2 * weights, persistent=False)
+                kinds[kind] = weights * layer.norm4.weight
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        image = embedding[0].flatten(1) + self.no_mask  # C x L
+        parts: dict[str, Tensor] = {}
+        for k, layer in enumerate(self.layers):
+            look, answer = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+            # The positions of later layers are not divided by the spread; the prompt part adds them.
+            placed = image + self.positions if k == 0 else image
+            queries = answer.q_proj.weight @ placed
+            if k == 0:
+                queries = queries + answer.q_proj.bias[:, None]
+            parts[f"keys{k}"] = _heads(look.k_proj.weight @ placed, look.num_heads)
+            parts[f"values{k}"] = _heads(look.v_proj.weight @ image, look.num_heads).transpose(1, 2)
+            parts[f"queries{k}"] = _heads(queries, answer.num_heads)
+            if k == 0:
+                image = image + answer.out_proj.bias[:, None]
+            image = image - image.mean(0, keepdim=True)
+            parts[f"square{k}"] = (image * image).sum(0, keepdim=True)
+            for name in (name for name in self.names if name.endswith(f"_to_{k}")):
+                product = getattr(self, name) @ image
+                parts[name] = _heads(product, answer.num_heads) if name.startswith("heads") else product
+            image = image * layer.norm4.weight[:, None]
+        look, last = self.final, len(self.layers)
+        parts[f"keys{last}"] = _heads(look.k_proj.weight @ image, look.num_heads)
+        parts[f"values{last}"] = _heads(look.v_proj.weight @ image, look.num_heads).transpose(1, 2)
+        parts["upscaled"] = image.t() @ self.upscale
+        return tuple(parts[name].contiguous() for name in self.names)
+
+
+class PromptPart(nn.Module):
+    """Prompts on one image, given what `ImagePart` made of it -> all four masks of each prompt.
+
+    `two_way` and `upscale` serve other decoders with the same transformer.
+    """
+
+    mask_weights: Tensor
+    up1: Tensor
+    up1_bias: Tensor
+    up2: Tensor
+    up2_bias: Tensor
+
+    def __init__(self, network: SamLike) -> None:
+        super().__init__()
+        prompts, decoder = _frozen(network)
+        self.prompt_encoder, self.decoder = prompts, decoder
+        transformer: TwoWayTransformer = decoder.transformer
+        self.layers = cast(Sequence[TwoWayAttentionBlock], transformer.layers)
+        self.part_names = part_names(len(self.layers))
+        positions = prompts.dense_pe().flatten(2)[0]  # C x L
+        for k, layer in enumerate(self.layers):
+            look, answer = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+            if k:
+                placed = positions + self.layers[k - 1].norm4.bias[:, None]
+                queries = answer.q_proj.weight @ placed + answer.q_proj.bias[:, None]
+                self._keep(f"key_positions{k}", _heads(look.k_proj.weight @ positions, look.num_heads))
+                self._keep(f"query_positions{k}", _heads(queries, answer.num_heads))
+        final, last = transformer.final_attn_token_to_image, len(self.layers)
+        self._keep(f"key_positions{last}", _heads(final.k_proj.weight @ positions, final.num_heads))
+        upscaling = cast(Sequence[Any], decoder.output_upscaling)
+        first, second = upscaling[0], upscaling[3]
+        self.up_norm = cast(LayerNorm2d, upscaling[1])
+        self._keep("up1", _as_product(first))
+        shift = self.layers[-1].norm4.bias
+        self._keep("up1_bias", first.bias.repeat(4) + shift @ self.up1)
+        self._keep("up2", _as_product(second))
+        self._keep("up2_bias", second.bias.repeat(4))
+        self._keep("mask_weights", _mask_weights(prompts))
+        networks = [cast(MLP, network) for network in decoder.output_hypernetworks_mlps]
+        self.hyper_depth = len(networks[0].layers)
+        for index, layers in enumerate(zip(*(network.layers for network in networks), strict=True)):
+            self._keep(f"hyper{index}", torch.stack([layer.weight.t() for layer in layers]))
+            self._keep(f"hyper{index}_bias", torch.stack([layer.bias[None] for layer in layers]))
+
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        self.register_buffer(name, tensor.detach().contiguous(), persistent=False)
+
+    def forward(
+        self,
+        parts: Sequence[Tensor],
+        points: Tensor,
+        labels: Tensor,
+        mask_input: Tensor | None = None,
+        has_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode prompts; padding as `PromptTensors.from_padded` reads it.
+
+        Args:
+            parts: what `ImagePart` gave.
+            points, labels: B x N x 2, B x N.
+            mask_input, has_mask: B x 1 x 4h x 4w logits and B, 1 where they count; both or none.
+
+        Returns:
+            low-resolution logits B x M x 4h x 4w, predicted IoU B x M.
+        """
+        decoder = self.decoder
+        points, labels, hidden = _visible(points, labels)
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        sparse = self.prompt_encoder.embed_points(points, labels)
+        tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse], dim=1)
+        hidden = F.pad(hidden, (own.shape[0], 0))  # B x T
+        image = ImageRows()
+        if mask_input is not None and has_mask is not None:
+            image = self.mask_rows(mask_input, has_mask)
+        named = dict(zip(self.part_names, parts, strict=True))
+        tokens, image = self.two_way(tokens, hidden, image, named)
+        pixels = self.upscale(image, named["upscaled"])
+        return self.read_masks(tokens, pixels), decoder.iou_prediction_head(tokens[:, 0])
+
+    def mask_rows(self, mask_input: Tensor, has_mask: Tensor) -> ImageRows:
+        """Mask prompts as the first rows; all zero where a prompt has none."""
+        first, norm1, _, second, norm2 = list(self.prompt_encoder.mask_downscaling)[:5]
+        fine = F.gelu(_norm_channels(first(mask_input), norm1))
+        coarse = F.gelu(_norm_channels(second(fine), norm2)).flatten(2)
+        rows = torch.cat([coarse, torch.ones_like(coarse[:, :1])], dim=1) * has_mask[:, None, None]
+        return ImageRows(self.mask_weights.expand(rows.shape[0], -1, -1), rows)
+
+    def two_way(
+        self, tokens: Tensor, hidden: Tensor, image: ImageRows, parts: dict[str, Tensor]
+    ) -> tuple[Tensor, ImageRows]:
+        """`TwoWayTransformer.forward`: tokens B x T x C; hidden: B x T, added to the attention of a token."""
+        place, masked = tokens, image.rows is not None
+        values_of_heads: list[Tensor] = []
+        for k, layer in enumerate(self.layers):
+            query = tokens if layer.first else tokens + place
+            attended = _self_attention(layer.self_attn, query, tokens, hidden[:, None, None])
+            tokens = layer.norm1(attended if layer.first else tokens + attended)
+            attended = self._look(layer.cross_attn_token_to_image, tokens + place, image, parts, k)
+            tokens = layer.norm2(tokens + attended)
+            tokens = layer.norm3(tokens + layer.mlp(tokens))
+
+            answer = layer.cross_attn_image_to_token
+            keys = split_heads(answer.k_proj(tokens + place), answer.num_heads) * _temperature(answer)
+            values = split_heads(answer.v_proj(tokens), answer.num_heads)
+            values_of_heads.append(values)
+            scores = image.scores(
+                keys, answer.q_proj.weight, parts[f"queries{k}"], getattr(self, f"query_positions{k}", None)
+            )
+            attention = (scores + hidden[:, None, :, None]).softmax(2).flatten(1, 2)  # B x (H T) x L
+            weights = (values @ _heads(answer.out_proj.weight.t(), answer.num_heads)).flatten(1, 2)
+            image = image.grown(attention, weights, answer.out_proj.bias)
+            cross = [parts[f"mask_to_{k}"].expand(tokens.shape[0], -1, -1)] if masked else []
+            for j, of_heads in enumerate(values_of_heads):  # in the order in which `grown` adds rows
+                cross.append((of_heads @ parts[f"heads{j}_to_{k}"]).flatten(1, 2))
+                if j:
+                    cross.append(parts[f"bias{j}_to_{k}"].expand(tokens.shape[0], -1, -1))
+            image = image.normed(layer.norm4, parts[f"square{k}"], torch.cat(cross, dim=1))
+        transformer, last = self.decoder.transformer, len(self.layers)
+        final = transformer.final_attn_token_to_image
+        attended = self._look(final, tokens + place, image, parts, last)
+        return transformer.norm_final_attn(tokens + attended), image
+
+    def _look(
+        self, attention: Attention, query: Tensor, image: ImageRows, parts: dict[str, Tensor], k: int
+    ) -> Tensor:
+        """Tokens B x T x C look at the image: B x T x C."""
+        queries = split_heads(attention.q_proj(query), attention.num_heads) * _temperature(attention)
+        scores = image.scores(
+            queries, attention.k_proj.weight, parts[f"keys{k}"], getattr(self, f"key_positions{k}", None)
+        )
+        means = image.pooled(scores.softmax(-1), attention.v_proj.weight, parts[f"values{k}"])
+        bias: Tensor = attention.v_proj.bias
+        if image.shift is not None:
+            bias = bias + attention.v_proj.weight @ image.shift
+        out: Tensor = attention.out_proj(means.transpose(1, 2).flatten(2) + bias)
+        return out
+
+    def upscale(self, image: ImageRows, shared: Tensor) -> Tensor:
+        """The image at four times the resolution, B x 4 L x 4 C/8.
+
+        The second axis runs over cells and the 2 x 2 pixels of each; the third over the 2 x 2 pixels of those, and
+        channels. shared: L x 4 C/4, the shared image under the first transposed convolution.
+        """
+        assert image.rows is not None
+        assert image.weights is not None
+        assert image.scale is not None
+        norm = self.up_norm
+        channels = norm.weight.shape[0]
+        coarse = image.rows.transpose(1, 2) @ (image.weights @ self.up1) + shared
+        coarse = coarse * image.scale.transpose(1, 2) + self.up1_bias
+        coarse = coarse.reshape(coarse.shape[0], -1, channels)
+        coarse = F.gelu(F.layer_norm(coarse, (channels,), norm.weight, norm.bias, norm.eps))
+        return F.gelu(coarse @ self.up2 + self.up2_bias)
+
+    def read_masks(self, tokens: Tensor, pixels: Tensor) -> Tensor:
+        """Tokens B x T x C and what `upscale` gave -> logits B x M x 4h x 4w."""
+        masks = self.decoder.num_masks
+        x = tokens[:, 1 : 1 + masks].transpose(0, 1)  # M x B x C
+        for index in range(self.hyper_depth):
+            x = x @ getattr(self, f"hyper{index}") + getattr(self, f"hyper{index}_bias")
+            x = x if index == self.hyper_depth - 1 else F.relu(x)
+        h, w = self.prompt_encoder.grid_size
+        channels = pixels.reshape(pixels.shape[0], 16 * h * w, -1).transpose(1, 2)
+        logits = (x.transpose(0, 1) @ channels).reshape(-1, masks, h, w, 2, 2, 2, 2)
+        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(-1, masks, 4 * h, 4 * w)
+
+
+class FastDecoder(nn.Module):
+    """Both parts in one: an embedding and prompts on it -> all four masks of each prompt.
+
+    Made from a network with its weights in place, of which it keeps copies. Whoever decodes several times on one image
+    keeps what ``image_part`` makes of the embedding and calls ``prompt_part`` with it.
+    """
+
+    feature_names = ("embedding",)
+
+    def __init__(self, network: SamLike) -> None:
+        super().__init__()
+        self.image_part = ImagePart(network)
+        self.prompt_part = PromptPart(network)
+
+    def forward(
+        self,
+        embedding: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask_input: Tensor | None = None,
+        has_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """embedding: 1 x C x h x w; the rest, and what comes back, as `PromptPart.forward`."""
+        answer: tuple[Tensor, Tensor] = self.prompt_part(
+            self.image_part(embedding), points, labels, mask_input, has_mask
+        )
+        return answer
+
+
+def _frozen(network: SamLike) -> tuple[PromptEncoder, MaskDecoder]:
+    parts = copy.deepcopy((network.prompt_encoder, network.mask_decoder))
+    for part in parts:
+        part.eval().float().requires_grad_(False)
+    return parts
+
+
+def _visible(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`PromptTensors.from_padded` without branches: points and labels, with one slot more where a prompt lacks the
+    -1 that goes with points, and what is added to the attention of each slot."""
+    real = (labels != NOT_A_POINT).to(points.dtype)
+    corners = (labels >= TOP_LEFT).to(points.dtype)
+    wants_pad = real.amax(1, keepdim=True) * (1 - corners.amax(1, keepdim=True))  # B x 1
+    missing = (wants_pad * real.amin(1, keepdim=True)).amax().to(torch.int64)  # 1 where any prompt lacks it
+    points = torch.cat([points, torch.zeros_like(points[:, :1])[:, :missing]], dim=1)
+    labels = torch.cat([labels, torch.full_like(labels[:, :1], NOT_A_POINT)[:, :missing]], dim=1)
+    padding = (labels == NOT_A_POINT).to(points.dtype)
+    first = padding * (padding.cumsum(1) == 1).to(points.dtype)
+    present = 1 - padding + first * wants_pad
+    return points, labels, (1 - present) * _HIDDEN
+
+
+def _self_attention(attention: Attention, query: Tensor, value: Tensor, hidden: Tensor) -> Tensor:
+    heads = attention.num_heads
+    queries = split_heads(attention.q_proj(query), heads) * _temperature(attention)
+    keys = split_heads(attention.k_proj(query), heads)
+    weights = (queries @ keys.transpose(2, 3) + hidden).softmax(-1)
+    mixed = weights @ split_heads(attention.v_proj(value), heads)
+    out: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    return out
+
+
+def _temperature(attention: Attention) -> float:
+    return float((attention.q_proj.out_features // attention.num_heads) ** -0.5)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """(H D) x L -> H x D x L."""
+    return x.reshape(heads, -1, x.shape[-1])
+
+
+def _norm_channels(x: Tensor, norm: nn.Module) -> Tensor:
+    """`LayerNorm2d` without moving the channels to the end, which costs more than the norm when they are few."""
+    norm = cast(LayerNorm2d, norm)
+    x = x - x.mean(1, keepdim=True)
+    scale = ((x * x).mean(1, keepdim=True) + norm.eps).rsqrt()
+    return x * scale * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def _as_product(convolution: nn.Module) -> Tensor:
+    """Transposed convolution of stride and side 2 -> C x (2 2 C'), of pixels down, across, and channels."""
+    weight = cast(nn.ConvTranspose2d, convolution).weight
+    return weight.detach().permute(0, 2, 3, 1).flatten(1)
+
+
+def _mask_weights(prompts: PromptEncoder) -> Tensor:
+    """What a mask prompt adds to the image, as weights of its last feature map and of one row of ones."""
+    last = cast(nn.Conv2d, prompts.mask_downscaling[6])
+    bias = cast(Tensor, last.bias) - prompts.no_mask_embed.weight[0]
+    return torch.cat([last.weight.flatten(1).t(), bias[None]]).detach()
