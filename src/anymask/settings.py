@@ -17,9 +17,10 @@ from typing import Final
 from anymask.errors import SettingsError
 from anymask.limits import MAX_SETTINGS_BYTES, MAX_THREADS
 
-__all__ = ["BACKENDS", "Settings", "load_settings"]
+__all__ = ["BACKENDS", "PRECISIONS", "Settings", "load_settings"]
 
-BACKENDS: Final = ("onnx", "openvino", "torch")
+BACKENDS: Final = ("auto", "onnx", "openvino", "torch")
+PRECISIONS: Final = ("fp32", "bf16", "int8")
 _PREFIX: Final = "ANYMASK_"
 
 
@@ -29,8 +30,10 @@ class Settings:
 
     model: str = "nano"
     """Name in the model registry or path of a model."""
-    backend: str = "onnx"
-    """One of ``BACKENDS``."""
+    backend: str = "auto"
+    """One of ``BACKENDS``; ``auto`` takes the fastest engine that is installed and agrees with the others."""
+    precision: str = "fp32"
+    """One of ``PRECISIONS``; what is not ``fp32`` is faster and a little less exact."""
     device: str = "cpu"
     """``cpu``, or a device name the backend knows, such as ``cuda`` or ``cuda:1``."""
     threads: int = 0
@@ -41,9 +44,11 @@ class Settings:
     """Largest size of the embedding cache on disk; 0 turns it off."""
     offline: bool = False
     """Refuse every download."""
+    graphs: bool = True
+    """Export a checkpoint that is used on the CPU once into the cache folder, and run it from there."""
 
     def __post_init__(self) -> None:
-        for name in ("model", "backend", "device"):
+        for name in ("model", "backend", "precision", "device"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise SettingsError(f"setting {name!r} must be a non-empty text, got {value!r}")
@@ -51,10 +56,15 @@ class Settings:
             raise SettingsError(
                 f"setting 'backend' must be one of {', '.join(BACKENDS)}, got {self.backend!r}"
             )
+        if self.precision not in PRECISIONS:
+            raise SettingsError(
+                f"setting 'precision' must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
         _check_whole("threads", self.threads, MAX_THREADS)
         _check_whole("cache_bytes", self.cache_bytes, 2**63 - 1)
-        if not isinstance(self.offline, bool):
-            raise SettingsError(f"setting 'offline' must be true or false, got {self.offline!r}")
+        for name in ("offline", "graphs"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"setting {name!r} must be true or false, got {getattr(self, name)!r}")
         if not isinstance(self.cache_dir, (str, Path)) or not str(self.cache_dir).strip():
             raise SettingsError(f"setting 'cache_dir' must be a path, got {self.cache_dir!r}")
         try:

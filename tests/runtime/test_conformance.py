@@ -18,6 +18,7 @@ from anymask.predict.prompts import prompt_arrays
 from anymask.runtime.backend import NUM_MASKS, Backend, Features, PromptArrays
 from anymask.runtime.fake_backend import FakeBackend
 from anymask.runtime.onnx_backend import OnnxBackend
+from anymask.runtime.openvino_backend import OpenVinoBackend
 from anymask.runtime.torch_backend import TorchBackend
 from anymask.types import Prompt
 
@@ -25,16 +26,51 @@ LOGITS, SCORES = 1e-5, 1e-5  # the largest seen of 4 backends: 2e-6 and 2e-7
 SIZE = (75, 120)
 
 
-@pytest.fixture(scope="module", params=["fake", "torch nano", "torch sam", "onnx nano"])
-def backend(request: pytest.FixtureRequest, random_nano: Nano, random_sam: Sam, nano_folder: Path) -> Backend:
+KINDS = (
+    "fake",
+    "torch nano",
+    "torch sam",
+    "torch sam as published",
+    "onnx nano",
+    "onnx sam",
+    "openvino nano",
+    "openvino sam",
+    "openvino sam with outside weights",
+)
+
+
+@pytest.fixture(scope="module")
+def sam_folders(random_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """`random_sam` exported with its weights inside the graphs, and in files beside them."""
+    from anymask.model.export_network import export_network
+
+    inside, outside = tmp_path_factory.mktemp("inside") / "sam", tmp_path_factory.mktemp("outside") / "sam"
+    export_network(random_sam, TINY_TEST, inside)
+    export_network(random_sam, TINY_TEST, outside, inside_bytes=0)
+    return inside, outside
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def backend(
+    request: pytest.FixtureRequest,
+    random_nano: Nano,
+    random_sam: Sam,
+    nano_folder: Path,
+    sam_folders: tuple[Path, Path],
+) -> Backend:
     """Each backend in turn."""
-    if request.param == "fake":
+    engine, _, model = request.param.partition(" ")
+    if engine == "fake":
         return FakeBackend()
-    if request.param == "onnx nano":
-        return OnnxBackend(nano_folder, threads=1)
-    if request.param == "torch nano":
-        return TorchBackend(random_nano)
-    return TorchBackend(random_sam, TINY_TEST)
+    if engine == "torch":
+        if model == "nano":
+            return TorchBackend(random_nano)
+        return TorchBackend(random_sam, TINY_TEST, as_published="published" in model)
+    folder = nano_folder if model == "nano" else sam_folders["outside" in model]
+    if engine == "onnx":
+        return OnnxBackend(folder, threads=1)
+    pytest.importorskip("openvino", reason="the openvino extra is not installed")
+    return OpenVinoBackend(folder, threads=1)
 
 
 def frame_of(backend: Backend, size: tuple[int, int] = SIZE) -> Frame:

@@ -122,7 +122,7 @@ def test_weights_without_their_sizes(random_sam: Sam, tmp_path: Path, settings: 
 
 
 def test_the_engine_must_fit_the_file(nano_folder: Path, sam_file: Path, settings: Settings) -> None:
-    for path, engine in ((nano_folder, "torch"), (nano_folder, "openvino"), (sam_file, "onnx")):
+    for path, engine in ((nano_folder, "torch"), (sam_file, "onnx"), (sam_file, "openvino")):
         with pytest.raises(ModelError, match=engine):
             load_backend(path, settings, engine)
     with pytest.raises(ModelError, match="torch"):

@@ -33,6 +33,9 @@ class ModelSpec:
         pixel_mean, pixel_std: RGB, on the 0..255 scale.
         low_res_stride: network pixels per cell of the low-resolution logits.
         mask_threshold: logit above which a pixel belongs to the mask.
+        resize: "longest_side", or "stretch" when both sides become ``long_side``; ``pad`` is "square" then.
+        normalisation: "mean_std", or "min_max" when the picture's own extremes become 0 and 1 and neither
+            ``pixel_mean`` nor ``pixel_std`` is used.
     """
 
     name: str
@@ -43,13 +46,27 @@ class ModelSpec:
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     low_res_stride: int = 4
     mask_threshold: float = 0.0
+    resize: Literal["longest_side", "stretch"] = "longest_side"
+    normalisation: Literal["mean_std", "min_max"] = "mean_std"
 
     @property
     def preprocessing(self) -> str:
         """Name and version of the way from image to network frame; embeddings carry it."""
+        return f"{self._placing}/{self._scaling}/v1"
+
+    @property
+    def _placing(self) -> str:
+        if self.resize == "stretch":
+            return f"stretch-{self.long_side}"
+        return f"longest-side-{self.long_side}/pad-{self.pad}"
+
+    @property
+    def _scaling(self) -> str:
+        if self.normalisation == "min_max":
+            return "min-max"
         mean = ",".join(f"{value:g}" for value in self.pixel_mean)
         std = ",".join(f"{value:g}" for value in self.pixel_std)
-        return f"longest-side-{self.long_side}/pad-{self.pad}/mean-{mean}/std-{std}/v1"
+        return f"mean-{mean}/std-{std}"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,15 @@
-"""The manifest beside an ONNX model, read with distrust, and the files it vouches for.
+"""The manifest beside an exported model, read with distrust, and the files it vouches for.
 
-``manifest.json`` states the format, the size and SHA-256 of ``encoder.onnx`` and ``decoder.onnx``, the frame the
-network wants, and for people how it was trained and exported (see `anymask.model.export`). Its own ``sha256``
-is the SHA-256 of the rest as JSON with sorted keys and no spaces, and must hold.
+``manifest.json`` states the format, the size and SHA-256 of each file, the frame the network wants, and for people how
+it was trained and exported (see `anymask.model.export`). Its own ``sha256`` is the SHA-256 of the rest as JSON with
+sorted keys and no spaces, and must hold. There are two formats:
+
+    anymask-onnx-1      encoder.onnx, decoder.onnx, and where weights are too many for a graph encoder.weights,
+                        decoder.weights
+    anymask-openvino-1  encoder.xml, encoder.bin, decoder.xml, decoder.bin
+
+``network_sha256``, where it is stated, names the weights and sizes that were exported: engines that run the same
+network in full precision share one digest, and so embeddings. ``precision`` other than "fp32" is a digest of its own.
 """
 
 from __future__ import annotations
@@ -15,15 +22,36 @@ from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from typing import Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anymask.errors import ModelFormatError, NotFoundError, WeightsError
-from anymask.limits import MAX_GRAPH_BYTES, MAX_MANIFEST_BYTES, MAX_NETWORK_SIDE
+from anymask.limits import (
+    MAX_GRAPH_BYTES,
+    MAX_MANIFEST_BYTES,
+    MAX_NETWORK_SIDE,
+    MAX_OUTSIDE_WEIGHTS_BYTES,
+)
 from anymask.runtime.backend import ModelSpec
 
 FORMAT: Final = "anymask-onnx-1"
+OPENVINO_FORMAT: Final = "anymask-openvino-1"
 MANIFEST: Final = "manifest.json"
 GRAPHS: Final = ("encoder.onnx", "decoder.onnx")
+WEIGHTS: Final = ("encoder.weights", "decoder.weights")
+OPENVINO_GRAPHS: Final = ("encoder.xml", "decoder.xml")
+OPENVINO_WEIGHTS: Final = ("encoder.bin", "decoder.bin")
+PRECISIONS: Final = ("fp32", "bf16", "int8")
 _FRAME: Final = ("long_side", "pad", "pixel_mean", "pixel_std", "low_res_stride", "mask_threshold")
 _KEYS: Final = {"format", "name", "files", "features", *_FRAME, "config", "parity", "training", "sha256"}
+_OPTIONAL: Final = {"resize", "normalisation", "precision", "network_sha256"}
+# What each format's folder must hold, and what it may hold.
+_FILES: Final = {
+    FORMAT: (GRAPHS, WEIGHTS),
+    OPENVINO_FORMAT: ((*OPENVINO_GRAPHS, *OPENVINO_WEIGHTS), ()),
+}
+_CHUNK: Final = 1 << 24
+_ALIGNMENT: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -36,6 +64,10 @@ class Manifest:
     """Name -> (bytes, SHA-256 in hexadecimal)."""
     facts: Mapping[str, Any]
     """The whole manifest, for people: training, parity, configuration."""
+    format: str = FORMAT
+    precision: str = "fp32"
+    """What the files were made for; one of `PRECISIONS`."""
+    network_sha256: str | None = None
 
 
 def read_manifest(folder: Traversable) -> Manifest:
@@ -68,6 +100,37 @@ def read_graph(folder: Traversable, name: str, manifest: Manifest) -> bytes:
     return data
 
 
+def read_outside_weights(folder: Traversable, name: str, manifest: Manifest) -> NDArray[np.uint8]:
+    """The bytes of a file of weights, if they are the ones the manifest vouches for; raises `WeightsError`.
+
+    They start at a page's edge, so that engines can use them where they are.
+    """
+    size, sha256 = manifest.files[name]
+    room = np.empty(size + _ALIGNMENT, dtype=np.uint8)
+    shift = -room.ctypes.data % _ALIGNMENT
+    data = room[shift : shift + size]
+    digest, filled = hashlib.sha256(), 0
+    try:
+        with (folder / name).open("rb") as stream:
+            while part := stream.read(min(_CHUNK, size + 1 - filled)):
+                if filled + len(part) > size:
+                    filled += len(part)
+                    break
+                data[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
+                digest.update(part)
+                filled += len(part)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {str(folder / name)!r}; fetch the model again") from error
+    except (OSError, ValueError) as error:
+        raise ModelFormatError(f"could not read {str(folder / name)!r}: {error}") from error
+    if filled != size or digest.hexdigest() != sha256:
+        raise WeightsError(
+            f"{name} of {str(folder)!r} has not the {size} bytes of SHA-256 {sha256} that its manifest says; "
+            "fetch it again"
+        )
+    return data
+
+
 def _read(file: Traversable, limit: int) -> bytes:
     """At most ``limit + 1`` bytes: enough to know that a file is too long."""
     try:
@@ -83,17 +146,15 @@ def _read(file: Traversable, limit: int) -> bytes:
 
 
 def _parse(data: Any) -> Manifest:
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise ValueError(f"its format is not {FORMAT!r}")
-    if unknown := sorted(set(data) - _KEYS):
+    if not isinstance(data, dict) or not _is_text(data.get("format")) or data["format"] not in _FILES:
+        raise ValueError(f"its format is none of {', '.join(_FILES)}")
+    if unknown := sorted(set(data) - _KEYS - _OPTIONAL):
         raise ValueError(f"it has unknown keys {unknown!r:.200}")
     _check_seal(data)
     name = data["name"]
     if not isinstance(name, str) or not 0 < len(name) <= 80:
         raise ValueError("its name must be 1 to 80 characters")
-    files = {graph: _file(data["files"][graph]) for graph in GRAPHS}
-    if set(data["files"]) != set(GRAPHS):
-        raise ValueError(f"its files must be {GRAPHS}")
+    files = _files(data["files"], data["format"])
     features = tuple(data["features"])
     if "embedding" not in features or len(set(features)) != len(features) or not all(map(_is_text, features)):
         raise ValueError("its features must be different names, one of them 'embedding'")
@@ -106,10 +167,40 @@ def _parse(data: Any) -> Manifest:
         pixel_std=_three(data["pixel_std"], positive=True),
         low_res_stride=_whole(data["low_res_stride"], 64),
         mask_threshold=_number(data["mask_threshold"]),
+        resize=_one_of(data, "resize", ("longest_side", "stretch")),  # type: ignore[arg-type]
+        normalisation=_one_of(data, "normalisation", ("mean_std", "min_max")),  # type: ignore[arg-type]
     )
-    told = json.dumps([files, features, {key: data[key] for key in _FRAME}], sort_keys=True)
-    digest = hashlib.sha256(told.encode()).hexdigest()
-    return Manifest(replace(spec, digest=digest), features, files, data)
+    precision = _one_of(data, "precision", PRECISIONS)
+    network = None if data.get("network_sha256") is None else _sha256(data["network_sha256"])
+    spec = replace(spec, digest=_digest(data, files, features, precision, network))
+    return Manifest(spec, features, files, data, data["format"], precision, network)
+
+
+def _digest(
+    data: Mapping[str, Any],
+    files: Mapping[str, tuple[int, str]],
+    features: tuple[str, ...],
+    precision: str,
+    network: str | None,
+) -> str:
+    if network is None:
+        told = json.dumps([files, features, {key: data[key] for key in _FRAME}], sort_keys=True)
+        network = hashlib.sha256(told.encode()).hexdigest()
+    return digest_at(network, precision)
+
+
+def digest_at(digest: str, precision: str) -> str:
+    """The digest of a model that is run in ``precision``, from its digest in float32."""
+    return digest if precision == "fp32" else hashlib.sha256(f"{digest} {precision}".encode()).hexdigest()
+
+
+def _files(data: Any, kind: str) -> dict[str, tuple[int, str]]:
+    needed, allowed = _FILES[kind]
+    files = {name: _file(name, data[name]) for name in needed}
+    files |= {name: _file(name, data[name]) for name in allowed if name in data}
+    if set(data) != set(files):
+        raise ValueError(f"its files must be {needed}" + (f" and may be {allowed}" if allowed else ""))
+    return files
 
 
 def _check_seal(data: dict[str, Any]) -> None:
@@ -119,11 +210,23 @@ def _check_seal(data: dict[str, Any]) -> None:
         raise ValueError("its own SHA-256 does not hold, so it was changed or damaged")
 
 
-def _file(facts: Any) -> tuple[int, str]:
-    size, sha256 = _whole(facts["bytes"], MAX_GRAPH_BYTES), facts["sha256"]
-    if not _is_text(sha256) or len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
-        raise ValueError("a file's sha256 must be 64 hexadecimal digits in lower case")
-    return size, sha256
+def _file(name: str, facts: Any) -> tuple[int, str]:
+    largest = MAX_OUTSIDE_WEIGHTS_BYTES if name in (*WEIGHTS, *OPENVINO_WEIGHTS) else MAX_GRAPH_BYTES
+    return _whole(facts["bytes"], largest), _sha256(facts["sha256"])
+
+
+def _sha256(text: Any) -> str:
+    if not isinstance(text, str) or len(text) != 64 or set(text) - set("0123456789abcdef"):
+        raise ValueError("a sha256 must be 64 hexadecimal digits in lower case")
+    return text
+
+
+def _one_of(data: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
+    """The value of an optional key; the first choice when it is not there."""
+    value = data.get(key, choices[0])
+    if value not in choices:
+        raise ValueError(f"its {key} must be one of {choices}, got {value!r:.40}")
+    return str(value)
 
 
 def _pad(value: Any) -> Literal["square"] | int:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from anymask.errors import ModelError, ModelFormatError
 from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
-from anymask.runtime.manifest import GRAPHS, Manifest, read_graph, read_manifest
-from anymask.runtime.onnx_format import refuse_external_data
+from anymask.runtime.engine import Engine
+from anymask.runtime.manifest import (
+    FORMAT,
+    GRAPHS,
+    WEIGHTS,
+    Manifest,
+    read_graph,
+    read_manifest,
+    read_outside_weights,
+)
+from anymask.runtime.onnx_format import OutsideTensor, outside_tensors, refuse_external_data
 
-_PROMPTS = ("points", "labels", "mask_input", "has_mask")
-_ANSWERS = ("low_res_logits", "predicted_iou")
+PROMPT_INPUTS = ("points", "labels", "mask_input", "has_mask")
+ANSWERS = ("low_res_logits", "predicted_iou")
 
 
 class OnnxBackend:
-    """A model of two verified graphs.
+    """A model of two verified graphs, and of the weights that lie beside them when they are many.
 
-    Both files are read and checked when the model is loaded; a graph becomes a session when it is first needed,
+    All files are read and checked when the model is loaded; a graph becomes a session when it is first needed,
     so that working with a saved embedding costs no encoder. Sessions are made from bytes, never from a path.
     Safe to call from several threads.
     """
@@ -31,10 +44,15 @@ class OnnxBackend:
         Raises `NotFoundError`, `ModelFormatError` or `WeightsError` with one sentence.
         """
         manifest = read_manifest(folder)
+        if manifest.format != FORMAT:
+            raise ModelFormatError(
+                f"{str(folder)!r} was exported for another engine ({manifest.format}); use backend='openvino'"
+            )
         self.manifest: Manifest = manifest
-        encoder, decoder = (_verified(folder, name, manifest) for name in GRAPHS)
+        self.engine = Engine("onnxruntime", manifest.precision)
+        encoder, decoder = verified_graphs(folder, manifest)
         self._encoder = _Graph(encoder, GRAPHS[0], threads, ("pixels",), manifest.features)
-        self._decoder = _Graph(decoder, GRAPHS[1], threads, (*manifest.features, *_PROMPTS), _ANSWERS)
+        self._decoder = _Graph(decoder, GRAPHS[1], threads, (*manifest.features, *PROMPT_INPUTS), ANSWERS)
 
     @property
     def spec(self) -> ModelSpec:
@@ -53,18 +71,24 @@ class OnnxBackend:
         checks.check_features(features, self.manifest.features)
         mask_size = checks.low_res_size(self.spec, features)
         checks.check_prompts(prompts, mask_size)
-        inputs = {name: getattr(prompts, name) for name in _PROMPTS}
+        inputs = {name: getattr(prompts, name) for name in PROMPT_INPUTS}
         answer = self._decoder.run({**features, **inputs})
-        return checks.check_answer(answer[_ANSWERS[0]], answer[_ANSWERS[1]], len(prompts), mask_size)
+        return checks.check_answer(answer[ANSWERS[0]], answer[ANSWERS[1]], len(prompts), mask_size)
 
 
 class _Graph:
     """One ONNX graph: bytes until first used, then a session."""
 
     def __init__(
-        self, model: bytes, name: str, threads: int, inputs: tuple[str, ...], outputs: tuple[str, ...]
+        self,
+        verified: VerifiedGraph,
+        name: str,
+        threads: int,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
     ) -> None:
-        self._model: bytes | None = model
+        self._model: bytes | None = verified.model
+        self._weights = verified.arrays()  # the session uses them where they are
         self._name, self._threads, self._inputs, self._outputs = name, threads, inputs, outputs
         self._lock = threading.Lock()
         self._session: Any = None
@@ -75,7 +99,7 @@ class _Graph:
         try:
             outputs = session.run(list(self._outputs), dict(inputs))
         except Exception as error:  # onnxruntime has a class per status, all outside its public names
-            raise ModelError(f"{self._name} could not be run: {_first_line(error)}") from error
+            raise ModelError(f"{self._name} could not be run: {first_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def _open(self) -> Any:
@@ -95,10 +119,13 @@ class _Graph:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3  # errors; they come back as exceptions too
         options.enable_mem_pattern = False  # it keeps a plan per input shape, and shapes vary without end
+        if self._weights:
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]
+            options.add_external_initializers(list(self._weights), values)
         try:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ModelFormatError(f"onnxruntime cannot load {self._name}: {_first_line(error)}") from error
+            raise ModelFormatError(f"onnxruntime cannot load {self._name}: {first_line(error)}") from error
         seen_inputs = {node.name for node in session.get_inputs()}
         seen_outputs = {node.name for node in session.get_outputs()}
         if seen_inputs != set(self._inputs) or not set(self._outputs) <= seen_outputs:
@@ -109,11 +136,45 @@ class _Graph:
         return session
 
 
-def _verified(folder: Traversable, name: str, manifest: Manifest) -> bytes:
+@dataclass(frozen=True)
+class VerifiedGraph:
+    """A graph's bytes, and the weights that it keeps in a file of its own, already in memory."""
+
+    model: bytes
+    outside: tuple[OutsideTensor, ...] = ()
+    data: NDArray[np.uint8] | None = None
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """The outside weights by name, as views of one buffer."""
+        if self.data is None:
+            return {}
+        return {
+            tensor.name: self.data[tensor.offset : tensor.offset + tensor.size]
+            .view(np.float32)
+            .reshape(tensor.shape)
+            for tensor in self.outside
+        }
+
+
+def verified_graphs(folder: Traversable, manifest: Manifest) -> tuple[VerifiedGraph, VerifiedGraph]:
+    """Encoder and decoder of a folder, every byte of them vouched for by its manifest.
+
+    Raises `NotFoundError`, `ModelFormatError` or `WeightsError`.
+    """
+    encoder, decoder = (
+        _verified(folder, graph, weights, manifest) for graph, weights in zip(GRAPHS, WEIGHTS, strict=True)
+    )
+    return encoder, decoder
+
+
+def _verified(folder: Traversable, name: str, weights: str, manifest: Manifest) -> VerifiedGraph:
     model = read_graph(folder, name, manifest)
-    refuse_external_data(model, f"{folder}/{name}")
-    return model
+    if weights not in manifest.files:
+        refuse_external_data(model, f"{folder}/{name}")
+        return VerifiedGraph(model)
+    outside = outside_tensors(model, f"{folder}/{name}", weights, manifest.files[weights][0])
+    return VerifiedGraph(model, outside, read_outside_weights(folder, weights, manifest))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from anymask.errors import MissingExtraError, ModelError, ModelFormatError, NotFoundError
+from anymask.runtime import catalogue
 from anymask.runtime.backend import Backend
+from anymask.runtime.choice import open_folder
 from anymask.runtime.manifest import MANIFEST
+from anymask.runtime.prepared import prepare
 from anymask.settings import Settings, load_settings
 
 WEIGHTS_SUFFIXES: Final = (".safetensors", ".pth", ".pt", ".bin")
@@ -57,14 +60,21 @@ def known_models(settings: Settings | None = None) -> tuple[ModelEntry, ...]:
 def resolve(name_or_path: str | os.PathLike[str], settings: Settings | None = None) -> ModelEntry:
     """The model called so, or kept there.
 
-    Raises `NotFoundError` naming the known models, and `ModelFormatError` for a path that holds no model.
+    Raises `NotFoundError` naming the known models or how to get this one, and `ModelFormatError` for a path that
+    holds no model.
     """
     text = os.fspath(name_or_path)
     known = known_models(settings)
     if isinstance(name_or_path, str):
-        for entry in known:
-            if entry.name == text:
-                return entry
+        published = catalogue.find(text)
+        for name in (text, published.name if published else text):
+            for entry in known:
+                if entry.name == name:
+                    return entry
+        if published is not None:
+            raise NotFoundError(
+                f"the model {text!r} is not here; get it with: anymask models pull {published.name}"
+            )
         if not _is_written_as_path(text):
             names = ", ".join(entry.name for entry in known) or "none"
             raise NotFoundError(f"no model is called {text!r:.80}; known models: {names}; or give a path")
@@ -77,6 +87,8 @@ def resolve(name_or_path: str | os.PathLike[str], settings: Settings | None = No
         return ModelEntry(path.name, path, "onnx", "path")
     if is_file and path.name == MANIFEST:
         return ModelEntry(path.parent.name, path.parent, "onnx", "path")
+    if is_folder and (path / "config.json").is_file():
+        return ModelEntry(path.name, path, "torch", "path")
     if is_file and path.suffix in WEIGHTS_SUFFIXES:
         return ModelEntry(path.stem, path, "torch", "path")
     if is_folder or is_file:
@@ -91,23 +103,46 @@ def load_backend(
 ) -> Backend:
     """The model, ready to run as ``settings`` say; raises an `AnymaskError` with one sentence.
 
-    The kind of file decides the engine; ``engine``, or a setting other than the default, must agree with it.
+    With the backend ``auto``, a folder of graphs runs on the engine that `anymask.runtime.choice` finds; a checkpoint
+    on the CPU from graphs that `anymask.runtime.prepared` makes of it once, or in torch; on a GPU in torch. ``engine``
+    forces one, as the setting does.
     """
     settings = settings or load_settings()
     entry = resolve(name_or_path, settings)
-    wanted = engine or (entry.engine if settings.backend == Settings().backend else settings.backend)
-    if wanted != entry.engine:
-        raise ModelError(
-            f"the model {entry.name!r} is kept for the {entry.engine} backend and cannot run on {wanted!r}; "
-            f"leave the backend out or ask for {entry.engine!r}"
-        )
+    wanted = engine or settings.backend
     if entry.engine == "torch":
-        return _load_torch(entry, settings)
-    if settings.device != "cpu":
-        raise ModelError(f"the onnx backend runs on the cpu, got device {settings.device!r}")
-    from anymask.runtime.onnx_backend import OnnxBackend
+        return _load_checkpoint(entry, settings, wanted)
+    if wanted == "torch":
+        raise ModelError(
+            f"the model {entry.name!r} is kept as graphs and cannot run on 'torch'; "
+            "leave the backend out or ask for 'onnx' or 'openvino'"
+        )
+    _refuse_device(settings, wanted)
+    return open_folder(entry.location, settings, wanted)
 
-    return OnnxBackend(entry.location, settings.threads)
+
+def _refuse_device(settings: Settings, wanted: str) -> None:
+    if settings.device != "cpu":
+        name = "onnx" if wanted == "auto" else wanted
+        raise ModelError(f"the {name} backend runs on the cpu, got device {settings.device!r}")
+
+
+def _load_checkpoint(entry: ModelEntry, settings: Settings, wanted: str) -> Backend:
+    path = Path(str(entry.location))
+    if wanted == "auto" and settings.device == "cpu":
+        graphs = prepare(path, settings)
+        if graphs is not None:
+            return open_folder(graphs, settings)
+    elif wanted in ("onnx", "openvino"):
+        _refuse_device(settings, wanted)
+        graphs = prepare(path, settings)
+        if graphs is None:
+            raise ModelError(
+                f"the model {entry.name!r} is a checkpoint without graphs and cannot run on {wanted!r}; "
+                "export it with: anymask export, or leave the backend out"
+            )
+        return open_folder(graphs, settings, wanted)
+    return _load_torch(entry, settings)
 
 
 def _load_torch(entry: ModelEntry, settings: Settings) -> Backend:
@@ -121,7 +156,7 @@ def _load_torch(entry: ModelEntry, settings: Settings) -> Backend:
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    return load_torch(str(entry.location), settings.device)
+    return load_torch(str(entry.location), settings.device, settings.precision)
 
 
 def _is_written_as_path(text: str) -> bool:

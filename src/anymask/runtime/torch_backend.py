@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,81 +19,173 @@ from torch import Tensor, nn
 from anymask.errors import ModelError, ModelFormatError, WeightsError
 from anymask.model.convert import load_checkpoint
 from anymask.model.families import load_network
+from anymask.model.fast_decoder import FastDecoder
+from anymask.model.inference import for_inference, network_digest
+from anymask.model.mask_decoder import MaskDecoder
 from anymask.model.nano import FRAME_MULTIPLE, PIXEL_MEAN, PIXEL_STD, Nano
 from anymask.model.network import NetworkConfig, PromptableNetwork
 from anymask.model.prompt_encoder import PromptTensors
+from anymask.model.sam import Sam
 from anymask.model.weights import METADATA_KEY, content_sha256
 from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
+from anymask.runtime.engine import Engine
+from anymask.runtime.manifest import digest_at
 
 
 class TorchBackend:
-    """A network of any family, or a `Nano`, in float32 and evaluation mode; moved to ``device`` and kept.
+    """A network of any family, or a `Nano`, in evaluation mode; moved to ``device`` and kept.
+
+    A network of a family runs in its form for inference (`anymask.model.inference`), and its decoder in the fast one
+    where there is one. In bfloat16 only the encoder's products are rounded: places of prompts need more digits. On a
+    GPU products use TensorFloat-32 only if torch was told so elsewhere, and copies do not wait for each other.
 
     Safe to call from several threads: nothing of a call is kept. The number of threads is torch's own setting
     and belongs to the process, so it is left alone here.
     """
 
     def __init__(
-        self, model: PromptableNetwork | Nano, config: NetworkConfig | None = None, device: str = "cpu"
+        self,
+        model: PromptableNetwork | Nano,
+        config: NetworkConfig | None = None,
+        device: str = "cpu",
+        *,
+        precision: str = "fp32",
+        compiled: bool = False,
+        as_published: bool = False,
     ) -> None:
-        """``config`` comes with every network but nano. Raises `ModelError` when there is no such device."""
+        """``config`` comes with every network but nano.
+
+        ``precision`` is "fp32" or "bf16"; ``compiled`` lets torch compile encoder and decoder when they are first run,
+        which takes a minute and a C++ compiler on a CPU; ``as_published`` leaves the network in its published form.
+        Raises `ModelError` when there is no such device or precision.
+        """
         self._device = _device(device)
+        if precision not in ("fp32", "bf16"):
+            raise ModelError(f"torch runs a model in fp32 or bf16, not in {precision!r}")
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.engine = Engine("torch", precision, str(self._device))
         module = cast(nn.Module, model)
-        module.eval().float().to(self._device).requires_grad_(False)
-        self._model = model
-        self._spec = _nano_spec(model) if isinstance(model, Nano) else _network_spec(module, config)
+        module.eval().float().requires_grad_(False)
+        spec = _nano_spec(model) if isinstance(model, Nano) else _network_spec(module, config)
+        self._spec = dataclasses.replace(spec, digest=digest_at(spec.digest, precision))
+        self._names = ("embedding", "skip8", "skip4") if isinstance(model, Nano) else model.feature_names
+        parts = _published_parts(model) if as_published else _inference_parts(model, self._dtype)
+        self._encode, self._decode = (part.to(self._device).requires_grad_(False) for part in parts)
+        if self._device.type == "cuda" and not as_published:
+            cast(Any, self._encode).to(memory_format=torch.channels_last)
+        if compiled:
+            self._encode.compile()
+            graphs = "reduce-overhead" if self._device.type == "cuda" else "default"
+            self._decode.compile(dynamic=True, mode=graphs)
 
     @property
     def spec(self) -> ModelSpec:
-        """The model's description; its digest covers weights and sizes."""
+        """The model's description; its digest covers weights, sizes and a precision other than fp32."""
         return self._spec
 
     def encode(self, pixels: FloatArray) -> Features:
         """See `Backend.encode`."""
         checks.check_pixels(self._spec, pixels)
         with _running(self._spec.name):
-            on_device = self._tensor(pixels)
-            model = self._model
-            features = (
-                model.encode(on_device) if isinstance(model, Nano) else model.encode_features(on_device)
-            )
-        return {name: _array(feature) for name, feature in features.items()}
+            features = self._encode(self._tensor(pixels).to(self._dtype))
+            return {name: _array(feature) for name, feature in zip(self._names, features, strict=True)}
 
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""
-        model = self._model
-        names = ("embedding", "skip8", "skip4") if isinstance(model, Nano) else model.feature_names
-        checks.check_features(features, names)
+        checks.check_features(features, self._names)
         mask_size = checks.low_res_size(self._spec, features)
         checks.check_prompts(prompts, mask_size)
+        arrays = (prompts.points, prompts.labels, prompts.mask_input, prompts.has_mask)
         with _running(self._spec.name):
-            on_device = {name: self._tensor(feature) for name, feature in features.items()}
-            logits, scores = self._decode(on_device, prompts)
-        return checks.check_answer(_array(logits), _array(scores), len(prompts), mask_size)
-
-    def _decode(self, features: dict[str, Tensor], prompts: PromptArrays) -> tuple[Tensor, Tensor]:
-        points, labels, masks, has_mask = (
-            self._tensor(array)
-            for array in (prompts.points, prompts.labels, prompts.mask_input, prompts.has_mask)
-        )
-        if isinstance(self._model, Nano):
-            return self._model.decode(features, points, labels, masks, has_mask)
-        tensors = PromptTensors.from_padded(points, labels, masks, has_mask)
-        return self._model.decode_features(features, tensors)
+            on_device = [self._tensor(features[name]) for name in self._names]
+            logits, scores = self._decode(*on_device, *(self._tensor(array) for array in arrays))
+            answer = _array(logits), _array(scores)
+        return checks.check_answer(*answer, len(prompts), mask_size)
 
     def _tensor(self, array: FloatArray) -> Tensor:
         # Embeddings are read-only, which torch would warn about on the CPU; nothing here writes to them.
-        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        if self._device.type != "cuda":
+            return tensor.to(self._device)
+        return tensor.pin_memory().to(self._device, non_blocking=True)
 
 
-def load_torch(path: str | os.PathLike[str], device: str = "cpu") -> TorchBackend:
+class _Encode(nn.Module):
+    """Pixels -> features in the order of their names."""
+
+    def __init__(self, model: PromptableNetwork | Nano, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        model = self.model
+        features = model.encode(pixels) if isinstance(model, Nano) else model.encode_features(pixels)
+        return tuple(features[name] for name in self.names)
+
+
+class _Decode(nn.Module):
+    """Features in the order of their names, and padded prompts -> logits and scores, in float32."""
+
+    def __init__(self, model: PromptableNetwork | Nano, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        features = dict(zip(self.names, inputs, strict=False))
+        points, labels, masks, has_mask = inputs[len(self.names) :]
+        if isinstance(self.model, Nano):
+            return self.model.decode(features, points, labels, masks, has_mask)
+        tensors = PromptTensors.from_padded(points, labels, masks, has_mask)
+        return self.model.decode_features(features, tensors)
+
+
+class _FastDecode(nn.Module):
+    """The same by `FastDecoder`; masks that no prompt has are left out."""
+
+    def __init__(self, decoder: FastDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self, embedding: Tensor, points: Tensor, labels: Tensor, masks: Tensor, has_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        fed = (masks, has_mask) if bool(has_mask.any()) else ()
+        answer: tuple[Tensor, Tensor] = self.decoder(embedding, points, labels, *fed)
+        return answer
+
+
+def _published_parts(model: PromptableNetwork | Nano) -> tuple[nn.Module, nn.Module]:
+    names = ("embedding", "skip8", "skip4") if isinstance(model, Nano) else model.feature_names
+    return _Encode(model, names), _Decode(model, names)
+
+
+def _inference_parts(model: PromptableNetwork | Nano, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """Encoder in ``dtype`` and decoder in float32; they share weights where they can."""
+    if isinstance(model, Nano):
+        encode, decode = _published_parts(model)
+    else:
+        running = cast(PromptableNetwork, for_inference(cast(nn.Module, model)))
+        encode, decode = _published_parts(running)
+        if isinstance(running, Sam) and type(running.mask_decoder) is MaskDecoder:
+            decode = _FastDecode(FastDecoder(running))
+    return (encode if dtype == torch.float32 else copy.deepcopy(encode).to(dtype)), decode
+
+
+def load_torch(
+    path: str | os.PathLike[str], device: str = "cpu", precision: str = "fp32", *, compiled: bool = False
+) -> TorchBackend:
     """A network written by `anymask.model.families.save_network`, or a published checkpoint.
 
     Raises `WeightsError` or `ModelFormatError`.
     """
-    network, config = load_network(path) if _is_ours(Path(path)) else load_checkpoint(path)
-    return TorchBackend(network, config, device)
+    network, config = load_any(path)
+    return TorchBackend(network, config, device, precision=precision, compiled=compiled)
+
+
+def load_any(path: str | os.PathLike[str]) -> tuple[Any, NetworkConfig]:
+    """The network in a file of ours or in a published checkpoint, and its sizes."""
+    return load_network(path) if _is_ours(Path(path)) else load_checkpoint(path)
 
 
 @contextmanager
@@ -141,14 +234,15 @@ def _nano_spec(model: Nano) -> ModelSpec:
 def _network_spec(model: nn.Module, config: NetworkConfig | None) -> ModelSpec:
     if config is None:
         raise ModelFormatError("a network comes with its sizes, a NetworkConfig")
-    facts = {config.family: json.dumps(config.to_dict(), sort_keys=True)}
     return ModelSpec(
         name=config.name,
-        digest=content_sha256(model.state_dict(), facts),
+        digest=network_digest(model, config),
         long_side=config.image_size,
         pad="square",
         pixel_mean=config.pixel_mean,
         pixel_std=config.pixel_std,
+        resize=config.resize,
+        normalisation=config.normalisation,
     )
 
 

@@ -1,0 +1,39 @@
+"""What a measurement or a compiled graph depends on besides the model: the processor and the engines' versions."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+_PACKAGES: Final = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+
+
+@cache
+def processor() -> str:
+    """Name and flags of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    told = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "flags"))][:2]
+    return f"{platform.machine()} {platform.processor()} {' '.join(told)}".strip()
+
+
+@cache
+def engine_versions() -> dict[str, str]:
+    """The version of each engine by the name of its backend; empty where it is not installed."""
+    versions = {}
+    for name, package in _PACKAGES.items():
+        try:
+            versions[name] = version(package)
+        except PackageNotFoundError:
+            versions[name] = ""
+    return versions
+
+
+def installed(name: str) -> bool:
+    """Whether the engine of the backend called ``name`` is installed; it is not imported."""
+    return bool(engine_versions().get(name))

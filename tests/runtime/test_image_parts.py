@@ -1,0 +1,66 @@
+"""Parts of an image are computed once, and never handed out for another."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from anymask.runtime.image_parts import IMAGES_KEPT, ImageParts
+
+
+class Counting:
+    """Doubles the embedding and counts how often."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, features):
+        self.calls += 1
+        return {"double": features["embedding"] * 2}
+
+
+def _features(value: float, writeable: bool = False):
+    array = np.full((1, 2, 3, 3), value, np.float32)
+    array.flags.writeable = writeable
+    return {"embedding": array}
+
+
+def test_an_image_is_computed_once_while_it_is_kept():
+    compute = Counting()
+    parts, images = ImageParts(compute), [_features(i) for i in range(IMAGES_KEPT + 1)]
+    for image in images[:IMAGES_KEPT] * 3:
+        assert np.array_equal(parts.of(image)["double"], image["embedding"] * 2)
+    assert compute.calls == IMAGES_KEPT
+    parts.of(images[-1])  # the one not asked for longest goes
+    parts.of(images[IMAGES_KEPT - 1])
+    assert compute.calls == IMAGES_KEPT + 1
+    parts.of(images[0])
+    assert compute.calls == IMAGES_KEPT + 2
+
+
+def test_equal_values_elsewhere_and_arrays_that_change_are_not_taken_for_the_image():
+    compute = Counting()
+    parts, changing = ImageParts(compute), _features(1, writeable=True)
+    parts.of(_features(1))
+    parts.of(_features(1))
+    assert compute.calls == 2
+    assert parts.of(changing)["double"][0, 0, 0, 0] == 2
+    changing["embedding"][:] = 5
+    assert parts.of(changing)["double"][0, 0, 0, 0] == 10
+
+
+def test_threads_that_ask_at_once_share_one_computation():
+    compute, image = Counting(), _features(3)
+    parts, start = ImageParts(compute), threading.Barrier(4)
+
+    def ask():
+        start.wait()
+        parts.of(image)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert compute.calls == 1
