@@ -12,8 +12,11 @@ from typing import Annotated
 import typer
 
 from anymask.cli import console
+from anymask.cli.auto import auto
+from anymask.cli.auto.grouping import GroupedCommand
 from anymask.cli.doctor import doctor
 from anymask.cli.evaluate import evaluate
+from anymask.cli.export import export
 from anymask.cli.models import models
 from anymask.cli.rate import rate
 from anymask.cli.segment import segment
@@ -33,10 +36,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(segment)
+app.command(cls=GroupedCommand)(auto)
 app.command(name="eval")(evaluate)
 app.command()(rate)
+app.command()(export)
 app.command()(doctor)
-app.command()(models)
+app.add_typer(models)
 
 
 def _print_version(wanted: bool) -> None:

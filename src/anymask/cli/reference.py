@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from anymask.errors import error_classes
 
@@ -27,11 +28,20 @@ def as_markdown() -> str:
         "",
         *_block("anymask", context.get_help()),
     ]
-    for name in program.list_commands(context):  # type: ignore[attr-defined]
-        command = program.get_command(context, name)  # type: ignore[attr-defined]
-        child = command.make_context(name, [], parent=context, resilient_parsing=True)
-        parts += _block(f"anymask {name}", child.get_help())
+    parts += _commands(program, context, "anymask")
     return "\n".join([*parts, *_statuses(INTERRUPTED)]) + "\n"
+
+
+def _commands(group: Any, context: Any, path: str) -> list[str]:
+    """The help of each command below ``group``, and of the commands below those."""
+    parts = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        child = command.make_context(name, [], parent=context, resilient_parsing=True)
+        parts += _block(f"{path} {name}", child.get_help())
+        if hasattr(command, "list_commands"):
+            parts += _commands(command, child, f"{path} {name}")
+    return parts
 
 
 def _block(title: str, text: str) -> list[str]:
