@@ -1,9 +1,5 @@
-"""Do our SAM and transformers' SAM compute the same function? Random weights, no download.
+"""Our SAM beside transformers' SAM with the same random weights: what `families.py` and the tests compare with.
 
-    python benchmarks/sam_parity.py                 # ViT-B at 1024 pixels: about two minutes on two cores
-    python benchmarks/sam_parity.py --model tiny    # seconds; the tests hold its bounds
-
-Prints a table of the largest absolute differences and writes JSON with machine and date (--json).
 Two facts about the peer: its decoder norms default to an epsilon of 1e-6 where the published code has torch's
 1e-5, so it is set here; and its padding label -10 leaves a zero token in the attention, so ragged batches are
 compared with the peer run one by one.
@@ -11,13 +7,7 @@ compared with the peer run one by one.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import datetime
-import json
-import platform
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +18,7 @@ from anymask.model.layers import LayerNorm2d
 from anymask.model.prompt_encoder import PromptTensors
 from anymask.model.sam import Sam, build_sam
 from anymask.model.transformers_names import to_transformers
-from anymask.model.variants import TINY_TEST, VIT_B, SamConfig
+from anymask.model.variants import SamConfig
 
 PROMPT_CASES = ("points", "box", "points + box", "padding points", "mask", "points + mask", "ragged")
 
@@ -178,46 +168,3 @@ def compare_embeddings(sam: Sam, peer: Any, pixels: Tensor) -> tuple[Tensor, flo
     ours, theirs = sam.image_encoder(normalised), peer.get_image_embeddings(normalised)
     cosine = torch.nn.functional.cosine_similarity(ours.double(), theirs.double(), dim=1)
     return ours, (ours - theirs).abs().max().item(), cosine.min().item()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=("tiny", "vit_b"), default="vit_b")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    config = {"tiny": TINY_TEST, "vit_b": VIT_B}[args.model]
-
-    sam = randomised_sam(config, args.seed)
-    peer = transformers_peer(sam, config)
-    generator = torch.Generator().manual_seed(args.seed + 1)
-    width, height = config.image_size, config.image_size * 3 // 4
-    pixels = torch.randint(0, 256, (1, 3, height, width), generator=generator)
-    start = time.perf_counter()
-    embedding, error, cosine = compare_embeddings(sam, peer, pixels)
-    rows = [compare(sam, peer, embedding, config, case, m) for case in PROMPT_CASES for m in (True, False)]
-    seconds = time.perf_counter() - start
-
-    print(f"embedding: largest difference {error:.2e} (values to {embedding.abs().max():.1f}), "
-          f"1 - smallest cosine {1 - cosine:.1e}")  # fmt: skip
-    print(f"{'prompts (4 objects, one embedding)':36} {'logits':>9} {'of':>7} {'scores':>9} {'of':>7}")
-    for row in rows:
-        logits = f"{row.logits:9.1e} {row.logits_range:7.1f}"
-        print(f"{row.case:36} {logits} {row.scores:9.1e} {row.scores_range:7.2f}")
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    print(f"{config.name}, {versions}, {torch.get_num_threads()} threads, {seconds:.0f} s")
-    if args.json:
-        facts = {
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{platform.machine()} {platform.system()}, {torch.get_num_threads()} threads",
-            "versions": versions,
-            "model": config.name,
-            "embedding_max_difference": error,
-            "embedding_min_cosine": cosine,
-            "prompts": [dataclasses.asdict(row) for row in rows],
-        }
-        args.json.write_text(json.dumps(facts, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,7 @@ def test_defaults(tmp_path):
     assert settings == Settings()
     assert (settings.model, settings.backend, settings.threads, settings.offline) == (
         "nano",
-        "onnx",
+        "auto",
         0,
         False,
     )
@@ -54,7 +54,9 @@ def test_true_and_false(tmp_path, text, value):
         ("ANYMASK_THREADS", "4096"),
         ("ANYMASK_THREADS", "9" * 40),
         ("ANYMASK_BACKEND", "tensorrt"),
+        ("ANYMASK_PRECISION", "fp8"),
         ("ANYMASK_OFFLINE", "maybe"),
+        ("ANYMASK_GRAPHS", "sometimes"),
         ("ANYMASK_MODEL", "  "),
         ("ANYMASK_CACHE_DIR", ""),
     ],

@@ -177,7 +177,7 @@ class Frame:
                 if self.normalisation == "min_max":
                     # Cut as published; the tiny step keeps the rounding noise of flat areas from costing a level.
                     smooth = np.clip(cubic_spline(plane, (height, width)), pixels.min(), pixels.max())
-                    inside[channel] = np.floor(smooth + 1e-6)
+                    inside[channel] = np.floor(smooth + 1e-9)
                 else:
                     inside[channel] = _bilinear(plane.astype(np.float32), (height, width))
         if self.normalisation == "min_max":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted import PlantedBackend, picture
+from planted_backend import PlantedBackend, picture
 
 from anymask.automatic.adaptive import Explained, coarse_to_fine
 from anymask.automatic.generator import Generator

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
-from planted import PlantedBackend, picture
+from planted_backend import PlantedBackend, picture
 
 import anymask
 from anymask.automatic.any_model import distinct, generate_masks

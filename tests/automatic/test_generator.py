@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import PlantedBackend, picture
+from planted_backend import PlantedBackend, picture
 
 import anymask
 import anymask.automatic.generator as generator_module

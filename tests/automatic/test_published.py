@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import PlantedBackend, picture
+from planted_backend import PlantedBackend, picture
 from reference_generator import reference_generate, with_frame, with_torch
 
 import anymask

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import picture
+from planted_backend import picture
 from reference_generator import plain_nms
 
 torch = pytest.importorskip("torch")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image as PillowImage
 from pycocotools import mask as coco
@@ -119,14 +121,16 @@ def test_an_undecodable_name(program, make_photo, model_folder, tmp_path):
     ]
 
 
-def wait_until_idle(process: subprocess.Popen[bytes]) -> None:
-    """Return when a process has used no processor time for two seconds: it has started and waits."""
-    seen, since = -1.0, time.monotonic()
-    while time.monotonic() - since < 2.0:
-        times = psutil.Process(process.pid).cpu_times()
-        if times.user + times.system != seen:
-            seen, since = times.user + times.system, time.monotonic()
-        time.sleep(0.1)
+def feed_until_read(process: subprocess.Popen[bytes], data: bytes) -> None:
+    """Write to a process and return when it has taken every byte: it has started and reads its list."""
+    assert process.stdin is not None
+    process.stdin.write(data)
+    process.stdin.flush()
+    left = array.array("i", [len(data)])
+    while left[0]:
+        assert process.poll() is None, "it ended before it read"
+        time.sleep(0.01)
+        fcntl.ioctl(process.stdin, termios.FIONREAD, left)
 
 
 def test_control_c_ends_in_130_without_a_traceback(tmp_path):
@@ -141,7 +145,7 @@ def test_control_c_ends_in_130_without_a_traceback(tmp_path):
             signal.SIGINT, signal.SIG_DFL
         ),  # a background job ignores it otherwise
     ) as process:
-        wait_until_idle(process)
+        feed_until_read(process, b"photo.png\n")
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -13,15 +14,22 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from seeded_networks import seeded_weights
 
-from anymask.errors import OutputError, ParityError
+from anymask.errors import OutputError, ParityError, PromptError
 from anymask.model import export_network as export
 from anymask.model.families import build_network, published_config
+from anymask.model.hq_sam import HqSamConfig
 from anymask.model.image_encoder import Block
 from anymask.model.inference import InferenceBlock, for_inference, network_digest
 from anymask.model.prompt_encoder import PromptTensors
 from anymask.model.sam import Sam
 from anymask.model.variants import TINY_TEST
+from anymask.runtime.agreement import agreement, ask
+from anymask.runtime.backend import PromptArrays
+from anymask.runtime.onnx_backend import OnnxBackend
+from anymask.runtime.openvino_backend import OpenVinoBackend
+from anymask.runtime.torch_backend import TorchBackend
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +167,7 @@ def test_the_form_for_inference_shares_its_weights_and_leaves_the_network_alone(
     assert not any(isinstance(m, InferenceBlock) for m in random_sam.modules())
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("window", [0, 3, 4])
 @pytest.mark.parametrize("traced", [False, True])
 def test_inference_blocks_equal_the_published_ones(window: int, traced: bool) -> None:
@@ -176,24 +185,52 @@ def test_inference_blocks_equal_the_published_ones(window: int, traced: bool) ->
     assert wanted.abs().max() > 1
 
 
-@pytest.mark.parametrize("name", ["mobile_sam"])
-def test_other_families_go_the_same_way(name: str, tmp_path: Path) -> None:
-    """Batch normalisations are folded, attention biases looked up, and features keep their names."""
-    import dataclasses
+def small_configs() -> dict[str, Any]:
+    """A small network of each other kind: batch norms and attention biases, two features, no mask prompts."""
+    tiny_vit = {
+        "image_size": 128,
+        "embed_dims": (8, 16, 24, 32),
+        "depths": (1, 1, 1, 1),
+        "num_heads": (1, 2, 3, 4),
+        "window_sizes": (7, 4, 4, 4),
+        "prompt_dim": 32,
+        "decoder_mlp_dim": 32,
+    }
+    efficient = {"image_size": 128, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    return {
+        "mobile_sam": dataclasses.replace(published_config("mobile_sam"), **tiny_vit),
+        "hq_sam_tiny": dataclasses.replace(published_config("hq_vit_tiny"), **tiny_vit),
+        "hq_sam": HqSamConfig(**dataclasses.asdict(TINY_TEST)),
+        "efficient_sam": dataclasses.replace(published_config("efficient_sam_ti"), **efficient),
+    }
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = dataclasses.replace(
-            published_config(name),
-            image_size=128,
-            embed_dims=(8, 16, 24, 32),
-            depths=(1, 1, 1, 1),
-            num_heads=(1, 2, 3, 4),
-            window_sizes=(7, 4, 4, 4),
-            prompt_dim=32,
-            decoder_mlp_dim=32,
-        )
-        network = build_network(config).eval()
+
+@pytest.mark.parametrize("family", sorted(small_configs()))
+def test_other_families_go_the_same_way(family: str, tmp_path: Path) -> None:
+    """Features keep their names, and a network without mask prompts has no inputs for them."""
+    config = small_configs()[family]
+    network = build_network(config)
+    network.load_state_dict(seeded_weights(network.state_dict(), 1))
+    network.eval()
     parity = export.export_network(network, config, tmp_path / "model")
     assert parity.broken_bounds() == []
-    assert json.loads((tmp_path / "model" / "manifest.json").read_text())["config"]["family"] == name
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    assert manifest["config"]["family"] == family
+    assert tuple(manifest["features"]) == network.feature_names
+    assert manifest["mask_prompts"] is (family != "efficient_sam")
+    for backend in (OnnxBackend(tmp_path / "model", 1), OpenVinoBackend(tmp_path / "model", 1)):
+        assert agreement(ask(TorchBackend(network, config)), ask(backend)).faults() == []
+        pixels = np.zeros((1, 3, config.image_size, config.image_size), np.float32)
+        low_res = config.image_size // 4
+        fed = PromptArrays(
+            np.zeros((1, 1, 2), np.float32),
+            np.ones((1, 1), np.float32),
+            np.ones((1, 1, low_res, low_res), np.float32),
+            np.ones(1, np.float32),
+        )
+        features = backend.encode(pixels)
+        if family == "efficient_sam":
+            with pytest.raises(PromptError, match="no mask prompts"):
+                backend.decode(features, fed)
+        else:
+            backend.decode(features, fed)

@@ -168,6 +168,20 @@ def test_the_tensors_found_are_those_that_onnx_finds(folder: Path) -> None:
             assert np.array_equal(arrays[tensor.name], numpy_helper.to_array(tensor))
 
 
+def test_a_session_has_weights_of_its_own(folder: Path) -> None:
+    """The buffer is let go once a session is made: spoiling it must change nothing."""
+    backend = OnnxBackend(folder, threads=1)
+    source = backend._encoder._source
+    assert source is not None
+    assert source.data is not None
+    pixels = np.random.default_rng(0).normal(size=(1, 3, 128, 128)).astype(np.float32)
+    before = backend.encode(pixels)["embedding"]
+    source.data[:] = 255  # NaN
+    assert np.isfinite(before).all()
+    assert np.array_equal(backend.encode(pixels)["embedding"], before)
+    assert backend._encoder._source is None
+
+
 def test_weights_become_inputs_and_no_trace_of_a_file_is_left(folder: Path) -> None:
     data = (folder / "encoder.onnx").read_bytes()
     size = (folder / "encoder.weights").stat().st_size

@@ -24,12 +24,13 @@ PACKAGES: Final = (
     "pillow",
     "opencv-python-headless",
     "onnxruntime",
+    "openvino",
     "safetensors",
     "typer",
     "rich",
     "torch",
 )
-ENGINES: Final = {"onnx": "onnxruntime", "torch": "torch"}
+ENGINES: Final = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 
 
 def doctor(
@@ -75,6 +76,7 @@ def _check_model(settings: Settings, model: str | None) -> dict[str, Any]:
     import numpy as np
 
     from anymask.predict.loading import load
+    from anymask.runtime.engine import engine_of
     from anymask.runtime.registry import resolve
 
     wanted = settings.model if model is None else model
@@ -84,11 +86,13 @@ def _check_model(settings: Settings, model: str | None) -> dict[str, Any]:
     loaded = time.perf_counter()
     segmenter.segment(np.zeros((32, 32, 3), dtype=np.uint8), points=[(16, 16)])
     answered = time.perf_counter()
+    engine = engine_of(segmenter.backend)
     return {
         "ok": True,
         "name": segmenter.spec.name,
         "digest": segmenter.spec.digest,
-        "engine": entry.engine,
+        "engine": engine.name,
+        "precision": engine.precision,
         "location": str(entry.location),
         "load_ms": round(1e3 * (loaded - start), 3),
         "first_answer_ms": round(1e3 * (answered - loaded), 3),
@@ -131,6 +135,7 @@ def _tell(findings: dict[str, Any]) -> None:
         console.say(
             f"model     {model['name']}, verified, digest {model['digest'][:12]}, in {model['location']}"
         )
+        console.say(f"          runs on {model['engine']} in {model['precision']}")
         console.say(
             f"          loaded in {model['load_ms']:.0f} ms, first answer in {model['first_answer_ms']:.0f} ms"
         )

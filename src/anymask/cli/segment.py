@@ -50,7 +50,10 @@ def segment(
         int | None, typer.Option(metavar="N", help="Threads for one image; 0 chooses.")
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(metavar="NAME", help="onnx or torch; the model decides.")
+        str | None, typer.Option(metavar="NAME", help="auto, onnx, openvino or torch.  [default: auto]")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="NAME", help="fp32, bf16 or int8.  [default: fp32]")
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, or for torch e.g. cuda.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, on standard error.")] = False,
@@ -68,7 +71,7 @@ def segment(
     prompt = parse_prompt(point or [], background or [], box, mask)
     check_output_folder(out)
     paths = image_paths(images)
-    segmenter = _load(model, backend, device, threads)
+    segmenter = _load(model, backend, device, threads, precision)
     job = _Job(segmenter, prompt, out, all_candidates=all_candidates, talk=not as_json)
     results = job.run(paths, result_names(paths))
     if as_json:
@@ -136,19 +139,23 @@ class _Job:
         return self.all_candidates or (one_click and prompt.box is None and prompt.mask is None)
 
 
-def _load(model: str | None, backend: str | None, device: str | None, threads: int | None) -> Segmenter:
+def _load(
+    model: str | None, backend: str | None, device: str | None, threads: int | None, precision: str | None
+) -> Segmenter:
     """The segmenter, warmed up where that is cheap, so that times told are those of any later image too."""
     import numpy as np
 
     from anymask.predict.loading import load
+    from anymask.runtime.engine import engine_of
 
     start = time.perf_counter()
-    segmenter = load(model, backend=backend, device=device, threads=threads)
+    segmenter = load(model, backend=backend, device=device, threads=threads, precision=precision)
     if segmenter.spec.pad != "square":
         segmenter.segment(np.zeros((1, 16, 3), dtype=np.uint8), points=[(0, 0)])
     spec = segmenter.spec
     console.explain(
-        f"model {spec.name}, digest {spec.digest}, ready in {1e3 * (time.perf_counter() - start):.0f} ms"
+        f"model {spec.name}, digest {spec.digest}, {engine_of(segmenter.backend)}, "
+        f"ready in {1e3 * (time.perf_counter() - start):.0f} ms"
     )
     return segmenter
 
@@ -190,11 +197,13 @@ def _document(
     segmenter: Segmenter, results: list[dict[str, Any]], failures: Sequence[AnymaskError]
 ) -> dict[str, Any]:
     from anymask import __version__
+    from anymask.runtime.engine import engine_of
 
-    spec = segmenter.spec
+    spec, engine = segmenter.spec, engine_of(segmenter.backend)
     return {
         "anymask": __version__,
         "model": {"name": spec.name, "digest": spec.digest},
+        "engine": {"name": engine.name, "precision": engine.precision, "device": engine.device},
         "results": results,
         "failed": len(failures),
     }

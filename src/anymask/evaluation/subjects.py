@@ -17,6 +17,7 @@ from anymask.evaluation.peers.baselines import BASELINES, baseline
 from anymask.predict.promptable import Promptable
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.onnx_backend import OnnxBackend
+from anymask.runtime.openvino_backend import OpenVinoBackend
 from anymask.runtime.registry import known_models, load_backend, resolve
 from anymask.settings import Settings, load_settings
 
@@ -90,7 +91,7 @@ def _of_registry(spec: str, settings: Settings) -> Subject:
     backend = load_backend(spec, settings)
     segmenter = Segmenter(backend)
     name, digest = segmenter.spec.name, segmenter.spec.digest
-    if not isinstance(backend, OnnxBackend):
+    if entry.engine == "torch" or not isinstance(backend, OnnxBackend | OpenVinoBackend):
         weights = Path(str(entry.location))
         return Subject(spec, name, digest, segmenter, weights.stat().st_size, _numbers_in(weights))
     manifest = backend.manifest

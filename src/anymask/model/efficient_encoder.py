@@ -95,7 +95,8 @@ class PlainImageEncoder(nn.Module):
 
     def positions(self, h: int, w: int) -> Tensor:
         """The positions of h x w patches: 1 x h x w x C, resized bicubically as published."""
-        pretrained = self.pos_embed[:, 1:].unflatten(1, (self.position_grid, self.position_grid))
+        side, channels = self.position_grid, self.pos_embed.shape[2]
+        pretrained = self.pos_embed[:, 1:].reshape(1, side, side, channels)
         if (h, w) == (self.position_grid, self.position_grid):
             return pretrained
         channels_first = pretrained.permute(0, 3, 1, 2)

@@ -253,6 +253,7 @@ def compare_engines(
     run_encoder: Run,
     run_decoder: Run,
     pictures: Sequence[Tensor],
+    takes_masks: bool = True,
 ) -> Parity:
     """The largest differences between torch and another engine.
 
@@ -261,6 +262,7 @@ def compare_engines(
         decode: features and a `PromptTuple` -> logits and scores, in torch.
         run_encoder, run_decoder: inputs by name -> outputs by name; the decoder is given the encoder's own features.
         pictures: 1 x 3 x H x W each.
+        takes_masks: whether the decoder has inputs for mask prompts; else prompts with masks are left out.
     """
     worst = {"features": 0.0, "logits": 0.0, "scores": 0.0}
     overlap = 1.0
@@ -271,10 +273,13 @@ def compare_engines(
         for key in features:
             scale = max(1.0, float(features[key].abs().max()))
             worst["features"] = max(worst["features"], _difference(seen[key], features[key]) / scale)
+        names = PROMPTS if takes_masks else PROMPTS[:2]
         for prompts in prompt_suite(pixels.shape[2], pixels.shape[3]):
+            if not takes_masks and prompts[3].any():
+                continue
             with torch.no_grad():
                 logits, scores = decode(features, *prompts)
-            answer = run_decoder({**seen, **{n: p.numpy() for n, p in zip(PROMPTS, prompts, strict=True)}})
+            answer = run_decoder({**seen, **{n: p.numpy() for n, p in zip(names, prompts, strict=False)}})
             seen_logits, seen_scores = answer["low_res_logits"], answer["predicted_iou"]
             worst["logits"] = max(worst["logits"], _difference(seen_logits, logits))
             worst["scores"] = max(worst["scores"], _difference(seen_scores, scores))

@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from anymask.errors import PromptError
 from anymask.model.export import (
     MANIFEST_FORMAT,
     PROMPTS,
@@ -64,15 +65,31 @@ class DecoderGraph(nn.Module):
         return self.network.decode_features(features, padded_prompts(*inputs[len(names) :]))
 
 
-def padded_prompts(points: Tensor, labels: Tensor, mask_input: Tensor, has_mask: Tensor) -> PromptTensors:
-    """`PromptTensors.from_padded` without a branch that depends on values: one slot more, and all masks."""
+def padded_prompts(
+    points: Tensor, labels: Tensor, mask_input: Tensor | None = None, has_mask: Tensor | None = None
+) -> PromptTensors:
+    """`PromptTensors.from_padded` without a branch that depends on values: one slot more, and all masks or none."""
     points = torch.cat([points, torch.zeros_like(points[:, :1])], dim=1)
     labels = torch.cat([labels, torch.full_like(labels[:, :1], NOT_A_POINT)], dim=1)
     real = labels != NOT_A_POINT
     wants_pad = real.any(1, keepdim=True) & ~(labels >= TOP_LEFT).any(1, keepdim=True)
     first_pad = ~real & ((~real).to(torch.int64).cumsum(1) == 1)
     present = real | (first_pad & wants_pad)
-    return PromptTensors(points, labels, present, mask_input, has_mask > 0.5)
+    return PromptTensors(points, labels, present, mask_input, None if has_mask is None else has_mask > 0.5)
+
+
+def takes_masks(network: PromptableNetwork, features: Mapping[str, Tensor]) -> bool:
+    """Whether a network decodes mask prompts; one that does not raises `PromptError`."""
+    rows, columns = (16 * int(side) // LOW_RES_STRIDE for side in features["embedding"].shape[-2:])
+    try:
+        with torch.no_grad():
+            network.decode_features(
+                features,
+                PromptTensors(torch.zeros(1, 1, 2), torch.ones(1, 1), masks=torch.zeros(1, 1, rows, columns)),
+            )
+    except PromptError:
+        return False
+    return True
 
 
 def decoder_module(network: PromptableNetwork) -> nn.Module:
@@ -107,8 +124,8 @@ def export_network(
     """
     module = cast(nn.Module, network).eval().float().cpu().requires_grad_(False)
     with staged(folder) as stage:
-        write_network_graphs(network, config.image_size, stage, inside_bytes)
-        parity = network_parity(network, config.image_size, stage)
+        with_masks = write_network_graphs(network, config.image_size, stage, inside_bytes)
+        parity = network_parity(network, config.image_size, stage, with_masks)
         refuse_broken(parity, name or config.name)
         manifest = {
             "format": MANIFEST_FORMAT,
@@ -124,6 +141,7 @@ def export_network(
             "resize": config.resize,
             "normalisation": config.normalisation,
             "precision": "fp32",
+            "mask_prompts": with_masks,
             "network_sha256": network_digest(module, config),
             "config": {"family": config.family, **config.to_dict()},
             "parity": asdict(parity),
@@ -135,8 +153,11 @@ def export_network(
 
 def write_network_graphs(
     network: PromptableNetwork, side: int, folder: Path, inside_bytes: int = INSIDE_BYTES
-) -> None:
-    """encoder.onnx and decoder.onnx, with their files of weights, into an existing folder."""
+) -> bool:
+    """encoder.onnx and decoder.onnx, with their files of weights, into an existing folder.
+
+    Returns whether the decoder has inputs for mask prompts.
+    """
     running = cast(PromptableNetwork, for_inference(cast(nn.Module, network)))
     names = running.feature_names
     pixels = torch.zeros(1, 3, side, side)
@@ -149,22 +170,19 @@ def write_network_graphs(
         inside_bytes,
     )
     features = _feature_shapes(running, folder / "encoder.onnx", side)
-    points, labels, masks, has_mask = random_prompts(side, side, prompts=3, points=2, seed=0)
-    prompt_axes = {0: "prompts", 1: "slots"}
-    axes = {
-        "points": prompt_axes,
-        "labels": prompt_axes,
-        "mask_input": {0: "prompts"},
-        "has_mask": {0: "prompts"},
-        **{name: {0: "prompts"} for name in ANSWERS},
-    }
+    with_masks = takes_masks(running, dict(zip(names, features, strict=True)))
+    count = len(PROMPTS) if with_masks else 2
+    prompts = random_prompts(side, side, prompts=3, points=2, seed=0)
+    axes = {name: {0: "prompts", 1: "slots"} for name in PROMPTS[:2]}
+    axes |= {name: {0: "prompts"} for name in (*PROMPTS[2:count], *ANSWERS)}
     write_graph(
         decoder_module(running),
-        (*features, points, labels, masks, has_mask),
-        Ports((*names, *PROMPTS), ANSWERS, axes),
+        (*features, *prompts[:count]),
+        Ports((*names, *PROMPTS[:count]), ANSWERS, axes),
         folder / "decoder.onnx",
         inside_bytes,
     )
+    return with_masks
 
 
 def _feature_shapes(network: PromptableNetwork, encoder: Path, side: int) -> list[Tensor]:
@@ -181,7 +199,7 @@ def _feature_shapes(network: PromptableNetwork, encoder: Path, side: int) -> lis
     return [torch.randn(1, *shape[1:], generator=generator) for shape in shapes]
 
 
-def network_parity(network: PromptableNetwork, side: int, folder: Path) -> Parity:
+def network_parity(network: PromptableNetwork, side: int, folder: Path, with_masks: bool = True) -> Parity:
     """Compare a network as published with the graphs in ``folder``, on one picture and every kind of prompt."""
 
     def decode(features: Mapping[str, Tensor], *prompts: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,6 +211,7 @@ def network_parity(network: PromptableNetwork, side: int, folder: Path) -> Parit
         open_session(folder / "encoder.onnx"),
         open_session(folder / "decoder.onnx"),
         [parity_picture(side)],
+        with_masks,
     )
 
 

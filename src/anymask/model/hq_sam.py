@@ -138,7 +138,7 @@ class HqSam(nn.Module):
         dim = self.mask_decoder.iou_token.weight.shape[1]
         expected = ((dim, h, w), (dim // 8, 4 * h, 4 * w))
         seen = (tuple(embedding.shape[1:]), tuple(hq.shape[1:]))
-        if seen != expected or not {embedding.shape[0], hq.shape[0]} <= {1, len(prompts)}:
+        if seen != expected or not {int(embedding.shape[0]), int(hq.shape[0])} <= {1, len(prompts)}:
             raise ModelError(
                 f"the features of HQ-SAM must be 1 or {len(prompts)} x {expected[0]} and {expected[1]} "
                 f"and are {tuple(embedding.shape)} and {tuple(hq.shape)}"

@@ -43,9 +43,6 @@ from anymask.model.weights import content_sha256
 
 Module = TypeVar("Module", bound=nn.Module)
 
-QUERIES_IN_GRAPH = 768
-"""As `QUERIES_AT_ONCE`, in an exported graph: onnxruntime holds their scores three times, 150 MB each for ViT-B."""
-
 
 def for_inference(network: Module) -> Module:
     """A network of any family for running only: equal answers, weights shared where they did not change."""
@@ -145,7 +142,7 @@ class InferenceBlock(nn.Module):
         along_h = q_map @ self.places_h
         along_w = (q_map.transpose(2, 3) @ self.places_w).transpose(2, 3)
         keys = k.transpose(2, 3) * (c // heads) ** -0.5
-        rows = max(1, (QUERIES_IN_GRAPH if _is_traced() else QUERIES_AT_ONCE) // w)
+        rows = max(1, QUERIES_AT_ONCE // w)
         bands = []
         for top in range(0, h, rows):
             band = slice(top, min(top + rows, h))

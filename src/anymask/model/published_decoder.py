@@ -27,7 +27,7 @@ from anymask.model.export import open_session
 from anymask.model.export_network import padded_prompts
 from anymask.model.graph_writer import Ports, write_graph
 from anymask.model.network import NetworkConfig, PromptableNetwork
-from anymask.model.prompt_encoder import PromptTensors
+from anymask.model.prompt_encoder import PromptEncoder, PromptTensors
 
 INPUTS = (
     "image_embeddings",
@@ -81,10 +81,12 @@ def export_published_decoder(network: PromptableNetwork, config: NetworkConfig, 
     Raises `ModelError` for a network with more features than the embedding, or another way to its frame;
     `ParityError` when onnxruntime disagrees with torch; then nothing is written.
     """
-    if tuple(network.feature_names) != ("embedding",) or config.resize != "longest_side":
+    prompts = getattr(network, "prompt_encoder", None)
+    fits = tuple(network.feature_names) == ("embedding",) and isinstance(prompts, PromptEncoder)
+    if not fits or config.resize != "longest_side":
         raise ModelError(
-            f"{config.name!r} does not fit the published decoder's contract: it takes only an embedding, of an image "
-            "whose longer side was scaled"
+            f"{config.name!r} does not fit the published decoder's contract: SAM's own prompts, one embedding, and an "
+            "image whose longer side was scaled"
         )
     module = cast(nn.Module, network).eval().float().cpu().requires_grad_(False)
     wrapped = PublishedDecoder(network, config.image_size)

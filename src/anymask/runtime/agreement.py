@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from anymask.errors import PromptError
 from anymask.frame import Frame
-from anymask.runtime.backend import Backend, FloatArray, ModelSpec, PromptArrays
+from anymask.runtime.backend import Backend, Features, FloatArray, ModelSpec, PromptArrays
 from anymask.runtime.checks import low_res_size
 
 MEDIAN_IOU: Final = {"bf16": 0.99, "int8": 0.95}
@@ -59,7 +60,8 @@ class Answers:
     """What one backend said, and its seconds for one image and for all prompts."""
 
     features: dict[str, FloatArray]
-    decoded: list[tuple[FloatArray, FloatArray]]
+    decoded: list[tuple[FloatArray, FloatArray] | None]
+    """Logits and scores of each batch; None where the model takes no such prompts."""
     encode_s: float
     decode_s: float
 
@@ -73,8 +75,17 @@ def ask(backend: Backend) -> Answers:
         encode_s, features = _timed(lambda: backend.encode(pixels))
     batches = list(trial_prompts(spec, pixels.shape[2:], low_res_size(spec, features)))
     backend.decode(features, batches[0])
-    decode_s, decoded = _timed(lambda: [backend.decode(features, batch) for batch in batches])
+    decode_s, decoded = _timed(lambda: [_decode(backend, features, batch) for batch in batches])
     return Answers(dict(features), decoded, encode_s, decode_s)
+
+
+def _decode(
+    backend: Backend, features: Features, batch: PromptArrays
+) -> tuple[FloatArray, FloatArray] | None:
+    try:
+        return backend.decode(features, batch)
+    except PromptError:
+        return None
 
 
 def agreement(reference: Answers, other: Answers) -> Agreement:
@@ -85,10 +96,14 @@ def agreement(reference: Answers, other: Answers) -> Agreement:
     )
     logits, scores = 0.0, 0.0
     ious: list[float] = []
-    for (wanted, wanted_scores), (seen, seen_scores) in zip(reference.decoded, other.decoded, strict=True):
-        logits = max(logits, _difference(seen, wanted))
-        scores = max(scores, _difference(seen_scores, wanted_scores))
-        ious += _ious(seen > 0, wanted > 0)
+    for wanted, seen in zip(reference.decoded, other.decoded, strict=True):
+        if wanted is None and seen is None:
+            continue
+        if wanted is None or seen is None:
+            return Agreement(features, float("inf"), float("inf"), 0.0, 0.0)
+        logits = max(logits, _difference(seen[0], wanted[0]))
+        scores = max(scores, _difference(seen[1], wanted[1]))
+        ious += _ious(seen[0] > 0, wanted[0] > 0)
     return Agreement(features, logits, scores, min(ious), float(np.median(ious)))
 
 

@@ -44,7 +44,7 @@ OPENVINO_WEIGHTS: Final = ("encoder.bin", "decoder.bin")
 PRECISIONS: Final = ("fp32", "bf16", "int8")
 _FRAME: Final = ("long_side", "pad", "pixel_mean", "pixel_std", "low_res_stride", "mask_threshold")
 _KEYS: Final = {"format", "name", "files", "features", *_FRAME, "config", "parity", "training", "sha256"}
-_OPTIONAL: Final = {"resize", "normalisation", "precision", "network_sha256"}
+_OPTIONAL: Final = {"resize", "normalisation", "precision", "network_sha256", "mask_prompts"}
 # What each format's folder must hold, and what it may hold.
 _FILES: Final = {
     FORMAT: (GRAPHS, WEIGHTS),
@@ -68,6 +68,8 @@ class Manifest:
     precision: str = "fp32"
     """What the files were made for; one of `PRECISIONS`."""
     network_sha256: str | None = None
+    takes_masks: bool = True
+    """Whether the decoder has inputs for mask prompts."""
 
 
 def read_manifest(folder: Traversable) -> Manifest:
@@ -173,7 +175,10 @@ def _parse(data: Any) -> Manifest:
     precision = _one_of(data, "precision", PRECISIONS)
     network = None if data.get("network_sha256") is None else _sha256(data["network_sha256"])
     spec = replace(spec, digest=_digest(data, files, features, precision, network))
-    return Manifest(spec, features, files, data, data["format"], precision, network)
+    takes_masks = data.get("mask_prompts", True)
+    if not isinstance(takes_masks, bool):
+        raise ValueError(f"its mask_prompts must be true or false, got {takes_masks!r:.40}")
+    return Manifest(spec, features, files, data, data["format"], precision, network, takes_masks)
 
 
 def _digest(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anymask.errors import ModelError, ModelFormatError
+from anymask.errors import ModelError, ModelFormatError, PromptError
 from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
 from anymask.runtime.engine import Engine
@@ -52,7 +52,8 @@ class OnnxBackend:
         self.engine = Engine("onnxruntime", manifest.precision)
         encoder, decoder = verified_graphs(folder, manifest)
         self._encoder = _Graph(encoder, GRAPHS[0], threads, ("pixels",), manifest.features)
-        self._decoder = _Graph(decoder, GRAPHS[1], threads, (*manifest.features, *PROMPT_INPUTS), ANSWERS)
+        inputs = (*manifest.features, *prompt_names(manifest))
+        self._decoder = _Graph(decoder, GRAPHS[1], threads, inputs, ANSWERS)
 
     @property
     def spec(self) -> ModelSpec:
@@ -71,7 +72,7 @@ class OnnxBackend:
         checks.check_features(features, self.manifest.features)
         mask_size = checks.low_res_size(self.spec, features)
         checks.check_prompts(prompts, mask_size)
-        inputs = {name: getattr(prompts, name) for name in PROMPT_INPUTS}
+        inputs = prompt_inputs(self.manifest, prompts)
         answer = self._decoder.run({**features, **inputs})
         return checks.check_answer(answer[ANSWERS[0]], answer[ANSWERS[1]], len(prompts), mask_size)
 
@@ -87,8 +88,7 @@ class _Graph:
         inputs: tuple[str, ...],
         outputs: tuple[str, ...],
     ) -> None:
-        self._model: bytes | None = verified.model
-        self._weights = verified.arrays()  # the session uses them where they are
+        self._source: VerifiedGraph | None = verified
         self._name, self._threads, self._inputs, self._outputs = name, threads, inputs, outputs
         self._lock = threading.Lock()
         self._session: Any = None
@@ -105,12 +105,12 @@ class _Graph:
     def _open(self) -> Any:
         with self._lock:
             if self._session is None:
-                assert self._model is not None
-                self._session = self._make_session(self._model)
-                self._model = None
+                assert self._source is not None
+                self._session = self._make_session(self._source)
+                self._source = None  # the session has copies of all it needs
             return self._session
 
-    def _make_session(self, model: bytes) -> Any:
+    def _make_session(self, source: VerifiedGraph) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -119,11 +119,11 @@ class _Graph:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3  # errors; they come back as exceptions too
         options.enable_mem_pattern = False  # it keeps a plan per input shape, and shapes vary without end
-        if self._weights:
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]
-            options.add_external_initializers(list(self._weights), values)
+        if weights := source.arrays():
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+            options.add_external_initializers(list(weights), values)
         try:
-            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(source.model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelFormatError(f"onnxruntime cannot load {self._name}: {first_line(error)}") from error
         seen_inputs = {node.name for node in session.get_inputs()}
@@ -134,6 +134,18 @@ class _Graph:
                 f"it takes {sorted(seen_inputs)!r:.300} and gives {sorted(seen_outputs)!r:.300}"
             )
         return session
+
+
+def prompt_names(manifest: Manifest) -> tuple[str, ...]:
+    """The decoder's inputs for prompts."""
+    return PROMPT_INPUTS if manifest.takes_masks else PROMPT_INPUTS[:2]
+
+
+def prompt_inputs(manifest: Manifest, prompts: PromptArrays) -> dict[str, FloatArray]:
+    """Prompts by the decoder's names; raises `PromptError` for a mask where it takes none."""
+    if not manifest.takes_masks and prompts.has_mask.any():
+        raise PromptError(f"{manifest.spec.name} takes no mask prompts; give points or a box")
+    return {name: getattr(prompts, name) for name in prompt_names(manifest)}
 
 
 @dataclass(frozen=True)

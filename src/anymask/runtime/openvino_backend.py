@@ -33,7 +33,14 @@ from anymask.runtime.manifest import (
     read_manifest,
     read_outside_weights,
 )
-from anymask.runtime.onnx_backend import ANSWERS, PROMPT_INPUTS, VerifiedGraph, first_line, verified_graphs
+from anymask.runtime.onnx_backend import (
+    ANSWERS,
+    VerifiedGraph,
+    first_line,
+    prompt_inputs,
+    prompt_names,
+    verified_graphs,
+)
 from anymask.runtime.onnx_format import with_inputs_for
 
 HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
@@ -81,7 +88,7 @@ class OpenVinoBackend:
         )
         features = manifest.features
         self._encoder = _Graph(core, encoder, "encoder", config, cache, ("pixels",), features, static)
-        inputs = (*features, *PROMPT_INPUTS)
+        inputs = (*features, *prompt_names(manifest))
         self._decoder = _Graph(core, decoder, "decoder", config, cache, inputs, ANSWERS, None)
 
     @property
@@ -101,7 +108,7 @@ class OpenVinoBackend:
         checks.check_features(features, self.manifest.features)
         mask_size = checks.low_res_size(self.spec, features)
         checks.check_prompts(prompts, mask_size)
-        inputs = {name: getattr(prompts, name) for name in PROMPT_INPUTS}
+        inputs = prompt_inputs(self.manifest, prompts)
         answer = self._decoder.run({**features, **inputs})
         return checks.check_answer(answer[ANSWERS[0]], answer[ANSWERS[1]], len(prompts), mask_size)
 
