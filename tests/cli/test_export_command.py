@@ -42,7 +42,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_onnx_and_what_is_said(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(checkpoint), "--out", str(tmp_path / "model"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert set(told["files"]) == {"encoder.onnx", "decoder.onnx", "manifest.json"}
+    assert set(told["files"]) == {"encoder.onnx", "image.onnx", "decoder.onnx", "manifest.json"}
     assert told["agreement"]["logits"] <= 1e-3
     assert read_manifest(tmp_path / "model").spec.name == "tiny"
     OnnxBackend(tmp_path / "model")

@@ -48,8 +48,8 @@ def session(path: Path) -> Any:
 
 def test_files_and_manifest_belong_together(folders: dict[str, Path], random_sam: Sam) -> None:
     for kind, names in (
-        ("inside", {"encoder.onnx", "decoder.onnx"}),
-        ("outside", {"encoder.onnx", "decoder.onnx", "encoder.weights", "decoder.weights"}),
+        ("inside", {"encoder.onnx", "image.onnx", "decoder.onnx"}),
+        ("outside", {"encoder.onnx", "image.onnx", "decoder.onnx", "encoder.weights", "decoder.weights"}),
     ):
         manifest = json.loads((folders[kind] / "manifest.json").read_text())
         assert set(manifest["files"]) == names
@@ -63,7 +63,7 @@ def test_files_and_manifest_belong_together(folders: dict[str, Path], random_sam
 
 def test_graphs_pass_the_checker_and_keep_little_when_weights_are_outside(folders: dict[str, Path]) -> None:
     for folder in folders.values():
-        for name in ("encoder.onnx", "decoder.onnx"):
+        for name in ("encoder.onnx", "image.onnx", "decoder.onnx"):
             onnx.checker.check_model(str(folder / name), full_check=True)
     numbers = sum(p.numel() for p in Block(24, 2, 96, 3, 8).parameters())
     assert (folders["outside"] / "encoder.weights").stat().st_size > 4 * numbers
@@ -84,11 +84,16 @@ def test_both_decoders_take_any_prompts(
     random_sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
 ) -> None:
     if not fast:
-        monkeypatch.setattr(export, "decoder_module", export.DecoderGraph)
+        monkeypatch.setattr(export, "fast_decoder", lambda network: None)
     export.write_network_graphs(random_sam, 128, tmp_path)
     run = session(tmp_path / "decoder.onnx")
+    assert (tmp_path / "image.onnx").exists() == fast
     generator = torch.Generator().manual_seed(2)
     embedding = torch.randn(1, 32, 8, 8, generator=generator)
+    image = {"embedding": embedding.numpy()}
+    if fast:
+        once = session(tmp_path / "image.onnx")
+        image = dict(zip([out.name for out in once.get_outputs()], once.run(None, image), strict=True))
     for count, slots, fed in ((1, 1, 0), (1, 5, 1), (3, 2, 0), (17, 3, 5)):
         points = torch.rand(count, slots, 2, generator=generator) * 128
         labels = torch.randint(-1, 2, (count, slots), generator=generator).float()
@@ -97,9 +102,10 @@ def test_both_decoders_take_any_prompts(
         with torch.no_grad():
             prompts = PromptTensors.from_padded(points, labels, masks, has_mask)
             logits, scores = random_sam.decode_features({"embedding": embedding}, prompts)
-        inputs = (embedding, points, labels, masks, has_mask)
-        names = ("embedding", "points", "labels", "mask_input", "has_mask")
-        seen = run.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
+        inputs = (points, labels, masks, has_mask)
+        names = ("points", "labels", "mask_input", "has_mask")
+        given = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        seen = run.run(None, image | given)
         assert np.abs(seen[0] - logits.numpy()).max() < 1e-4
         assert np.abs(seen[1] - scores.numpy()).max() < 1e-4
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from anymask.errors import ModelFormatError
+from anymask.model.folders import write_manifest
 from anymask.runtime.image_parts import IMAGES_KEPT, ImageParts
+from anymask.runtime.manifest import read_manifest
 
 
 class Counting:
@@ -64,3 +70,33 @@ def test_threads_that_ask_at_once_share_one_computation():
     for thread in threads:
         thread.join()
     assert compute.calls == 1
+
+
+def test_a_decoder_cut_in_two_runs_its_image_once_and_answers_like_torch(random_sam, tmp_path: Path):
+    from anymask.model.export_network import export_network
+    from anymask.model.variants import TINY_TEST
+    from anymask.runtime.agreement import agreement, ask, trial_prompts
+    from anymask.runtime.checks import low_res_size
+    from anymask.runtime.onnx_backend import OnnxBackend
+    from anymask.runtime.torch_backend import TorchBackend
+
+    export_network(random_sam, TINY_TEST, tmp_path / "sam")
+    backend = OnnxBackend(tmp_path / "sam", 1)
+    assert backend._parts is not None
+    calls, compute = [], backend._parts._compute
+    backend._parts._compute = lambda features: calls.append(1) or compute(features)
+    answers = ask(backend)
+    assert agreement(ask(TorchBackend(random_sam, TINY_TEST)), answers).faults() == []
+    calls.clear()
+    embedding = answers.features["embedding"]
+    embedding.flags.writeable = False
+    for prompts in trial_prompts(backend.spec, (128, 128), low_res_size(backend.spec, answers.features)):
+        backend.decode(answers.features, prompts)
+    assert len(calls) == 1
+
+    manifest = json.loads((tmp_path / "sam" / "manifest.json").read_text())
+    del manifest["sha256"]
+    for broken in ({"parts": []}, {"parts": ["keys0", "keys0"]}, {"parts": [3]}, {"parts": ["x"] * 65}):
+        write_manifest(tmp_path / "sam", manifest | broken)
+        with pytest.raises(ModelFormatError, match="parts"):
+            read_manifest(tmp_path / "sam")

@@ -23,12 +23,13 @@ from anymask.model.export import (
     MANIFEST_FORMAT,
     PROMPTS,
     Parity,
+    Run,
     compare_engines,
     open_session,
     random_prompts,
     refuse_broken,
 )
-from anymask.model.fast_decoder import FastDecoder
+from anymask.model.fast_decoder import FastDecoder, PromptPart
 from anymask.model.folders import file_facts, staged, write_manifest
 from anymask.model.graph_writer import INSIDE_BYTES, Ports, write_graph
 from anymask.model.inference import for_inference, network_digest
@@ -38,6 +39,8 @@ from anymask.model.prompt_encoder import NOT_A_POINT, TOP_LEFT, PromptTensors
 from anymask.model.sam import Sam
 
 ANSWERS = ("low_res_logits", "predicted_iou")
+_NEVER_OUTSIDE = 2**31
+"""The image's part of a decoder has a few megabytes of weights, always inside its graph."""
 
 
 class EncoderGraph(nn.Module):
@@ -92,11 +95,24 @@ def takes_masks(network: PromptableNetwork, features: Mapping[str, Tensor]) -> b
     return True
 
 
-def decoder_module(network: PromptableNetwork) -> nn.Module:
-    """The module that is exported as decoder: the fast one where the decoder is SAM's own."""
+class PromptGraph(nn.Module):
+    """What the image's graph gives, in the order of its names, then padded prompts -> all masks and scores."""
+
+    def __init__(self, part: PromptPart) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        count = len(self.part.part_names)
+        answer: tuple[Tensor, Tensor] = self.part(inputs[:count], *inputs[count:])
+        return answer
+
+
+def fast_decoder(network: PromptableNetwork) -> FastDecoder | None:
+    """The decoder that is exported in two parts, where the network's decoder is SAM's own; else None."""
     if isinstance(network, Sam) and type(network.mask_decoder) is MaskDecoder:
         return FastDecoder(network)
-    return DecoderGraph(network)
+    return None
 
 
 def export_network(
@@ -124,7 +140,7 @@ def export_network(
     """
     module = cast(nn.Module, network).eval().float().cpu().requires_grad_(False)
     with staged(folder) as stage:
-        with_masks = write_network_graphs(network, config.image_size, stage, inside_bytes)
+        with_masks, parts = write_network_graphs(network, config.image_size, stage, inside_bytes)
         parity = network_parity(network, config.image_size, stage, with_masks)
         refuse_broken(parity, name or config.name)
         manifest = {
@@ -142,6 +158,7 @@ def export_network(
             "normalisation": config.normalisation,
             "precision": "fp32",
             "mask_prompts": with_masks,
+            **({"parts": list(parts)} if parts else {}),
             "network_sha256": network_digest(module, config),
             "config": {"family": config.family, **config.to_dict()},
             "parity": asdict(parity),
@@ -153,10 +170,10 @@ def export_network(
 
 def write_network_graphs(
     network: PromptableNetwork, side: int, folder: Path, inside_bytes: int = INSIDE_BYTES
-) -> bool:
-    """encoder.onnx and decoder.onnx, with their files of weights, into an existing folder.
+) -> tuple[bool, tuple[str, ...]]:
+    """encoder.onnx, decoder.onnx and where the decoder is cut in two image.onnx, with weights, into an existing folder.
 
-    Returns whether the decoder has inputs for mask prompts.
+    Returns whether the decoder has inputs for mask prompts, and the names of what image.onnx gives.
     """
     running = cast(PromptableNetwork, for_inference(cast(nn.Module, network)))
     names = running.feature_names
@@ -175,14 +192,22 @@ def write_network_graphs(
     prompts = random_prompts(side, side, prompts=3, points=2, seed=0)
     axes = {name: {0: "prompts", 1: "slots"} for name in PROMPTS[:2]}
     axes |= {name: {0: "prompts"} for name in (*PROMPTS[2:count], *ANSWERS)}
+    fast = fast_decoder(running)
+    decoder: nn.Module = DecoderGraph(running) if fast is None else PromptGraph(fast.prompt_part)
+    parts: tuple[str, ...] = ()
+    if fast is not None:
+        parts = fast.image_part.names
+        write_graph(fast.image_part, features, Ports(names, parts, {}), folder / "image.onnx", _NEVER_OUTSIDE)
+        with torch.no_grad():
+            features = list(fast.image_part(*features))
     write_graph(
-        decoder_module(running),
+        decoder,
         (*features, *prompts[:count]),
-        Ports((*names, *PROMPTS[:count]), ANSWERS, axes),
+        Ports((*(parts or names), *PROMPTS[:count]), ANSWERS, axes),
         folder / "decoder.onnx",
         inside_bytes,
     )
-    return with_masks
+    return with_masks, parts
 
 
 def _feature_shapes(network: PromptableNetwork, encoder: Path, side: int) -> list[Tensor]:
@@ -205,14 +230,27 @@ def network_parity(network: PromptableNetwork, side: int, folder: Path, with_mas
     def decode(features: Mapping[str, Tensor], *prompts: Tensor) -> tuple[Tensor, Tensor]:
         return network.decode_features(features, PromptTensors.from_padded(*prompts))
 
+    run_decoder = open_session(folder / "decoder.onnx")
+    if (image := folder / "image.onnx").exists():
+        run_decoder = _after_image(network.feature_names, open_session(image), run_decoder)
     return compare_engines(
         network.encode_features,
         decode,
         open_session(folder / "encoder.onnx"),
-        open_session(folder / "decoder.onnx"),
+        run_decoder,
         [parity_picture(side)],
         with_masks,
     )
+
+
+def _after_image(names: tuple[str, ...], run_image: Run, run_decoder: Run) -> Run:
+    """Both graphs of a decoder that was cut in two as one."""
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        parts = run_image({name: inputs[name] for name in names})
+        return run_decoder({**parts, **{name: v for name, v in inputs.items() if name not in names}})
+
+    return run
 
 
 def parity_picture(side: int) -> Tensor:

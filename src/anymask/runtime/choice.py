@@ -97,7 +97,7 @@ def _only_one(manifest: Manifest, settings: Settings) -> str | None:
     if wanted == "bf16":
         return "openvino"
     small = sum(size for size, _ in manifest.files.values()) < WORTH_BYTES
-    if manifest.precision == "int8" or small or not installed("openvino"):
+    if "int8" in (wanted, manifest.precision) or small or not installed("openvino"):
         return "onnx"
     return None
 

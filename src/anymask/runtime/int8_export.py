@@ -10,7 +10,7 @@ from anymask.errors import ModelError, ParityError
 from anymask.model.export_int8 import quantise_encoder
 from anymask.model.folders import file_facts, staged, write_manifest
 from anymask.runtime.agreement import Agreement, agreement, ask
-from anymask.runtime.manifest import FORMAT, GRAPHS, WEIGHTS, read_manifest
+from anymask.runtime.manifest import FORMAT, GRAPHS, IMAGE_GRAPH, WEIGHTS, read_manifest
 from anymask.runtime.onnx_backend import OnnxBackend
 
 
@@ -27,7 +27,7 @@ def convert_to_int8(source: Path, folder: Path, threads: int = 0) -> Agreement:
     encoder, decoder = GRAPHS
     with staged(folder) as stage:
         quantise_encoder(source / encoder, stage / encoder)
-        for name in (decoder, WEIGHTS[1]):
+        for name in (decoder, WEIGHTS[1], IMAGE_GRAPH):
             if name in manifest.files:
                 shutil.copyfile(source / name, stage / name)
         facts = {key: value for key, value in manifest.facts.items() if key != "sha256"} | {

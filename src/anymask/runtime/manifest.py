@@ -8,6 +8,9 @@ sorted keys and no spaces, and must hold. There are two formats:
                         decoder.weights
     anymask-openvino-1  encoder.xml, encoder.bin, decoder.xml, decoder.bin
 
+A decoder may be cut in two: then image.onnx (image.xml, image.bin) makes of the features, once per image, the tensors
+that ``parts`` names, and the decoder takes those in place of the features.
+
 ``network_sha256``, where it is stated, names the weights and sizes that were exported: engines that run the same
 network in full precision share one digest, and so embeddings. ``precision`` other than "fp32" is a digest of its own.
 """
@@ -41,14 +44,17 @@ GRAPHS: Final = ("encoder.onnx", "decoder.onnx")
 WEIGHTS: Final = ("encoder.weights", "decoder.weights")
 OPENVINO_GRAPHS: Final = ("encoder.xml", "decoder.xml")
 OPENVINO_WEIGHTS: Final = ("encoder.bin", "decoder.bin")
+IMAGE_GRAPH: Final = "image.onnx"
+OPENVINO_IMAGE: Final = ("image.xml", "image.bin")
+_MAX_PARTS: Final = 64
 PRECISIONS: Final = ("fp32", "bf16", "int8")
 _FRAME: Final = ("long_side", "pad", "pixel_mean", "pixel_std", "low_res_stride", "mask_threshold")
 _KEYS: Final = {"format", "name", "files", "features", *_FRAME, "config", "parity", "training", "sha256"}
-_OPTIONAL: Final = {"resize", "normalisation", "precision", "network_sha256", "mask_prompts"}
+_OPTIONAL: Final = {"resize", "normalisation", "precision", "network_sha256", "mask_prompts", "parts"}
 # What each format's folder must hold, and what it may hold.
 _FILES: Final = {
-    FORMAT: (GRAPHS, WEIGHTS),
-    OPENVINO_FORMAT: ((*OPENVINO_GRAPHS, *OPENVINO_WEIGHTS), ()),
+    FORMAT: (GRAPHS, (*WEIGHTS, IMAGE_GRAPH)),
+    OPENVINO_FORMAT: ((*OPENVINO_GRAPHS, *OPENVINO_WEIGHTS), OPENVINO_IMAGE),
 }
 _CHUNK: Final = 1 << 24
 _ALIGNMENT: Final = 4096
@@ -70,6 +76,8 @@ class Manifest:
     network_sha256: str | None = None
     takes_masks: bool = True
     """Whether the decoder has inputs for mask prompts."""
+    parts: tuple[str, ...] = ()
+    """What the image's graph gives and the decoder takes in place of features; empty when there is no such graph."""
 
 
 def read_manifest(folder: Traversable) -> Manifest:
@@ -178,7 +186,8 @@ def _parse(data: Any) -> Manifest:
     takes_masks = data.get("mask_prompts", True)
     if not isinstance(takes_masks, bool):
         raise ValueError(f"its mask_prompts must be true or false, got {takes_masks!r:.40}")
-    return Manifest(spec, features, files, data, data["format"], precision, network, takes_masks)
+    parts = _parts(data, files)
+    return Manifest(spec, features, files, data, data["format"], precision, network, takes_masks, parts)
 
 
 def _digest(
@@ -206,6 +215,16 @@ def _files(data: Any, kind: str) -> dict[str, tuple[int, str]]:
     if set(data) != set(files):
         raise ValueError(f"its files must be {needed}" + (f" and may be {allowed}" if allowed else ""))
     return files
+
+
+def _parts(data: Mapping[str, Any], files: Mapping[str, tuple[int, str]]) -> tuple[str, ...]:
+    parts = tuple(data.get("parts", ()))
+    if len(set(parts)) != len(parts) or len(parts) > _MAX_PARTS or not all(map(_is_text, parts)):
+        raise ValueError(f"its parts must be at most {_MAX_PARTS} different names")
+    image = {IMAGE_GRAPH} if data["format"] == FORMAT else set(OPENVINO_IMAGE)
+    if (image & set(files)) != (image if parts else set()):
+        raise ValueError(f"its parts and {sorted(image)} go together, one is there without the other")
+    return parts
 
 
 def _check_seal(data: dict[str, Any]) -> None:

@@ -15,9 +15,11 @@ from anymask.errors import ModelError, ModelFormatError, PromptError
 from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
 from anymask.runtime.engine import Engine
+from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
     GRAPHS,
+    IMAGE_GRAPH,
     WEIGHTS,
     Manifest,
     read_graph,
@@ -31,7 +33,7 @@ ANSWERS = ("low_res_logits", "predicted_iou")
 
 
 class OnnxBackend:
-    """A model of two verified graphs, and of the weights that lie beside them when they are many.
+    """A model of two verified graphs (three where the decoder is cut in two) and the weights that lie beside them.
 
     All files are read and checked when the model is loaded; a graph becomes a session when it is first needed,
     so that working with a saved embedding costs no encoder. Sessions are made from bytes, never from a path.
@@ -52,7 +54,12 @@ class OnnxBackend:
         self.engine = Engine("onnxruntime", manifest.precision)
         encoder, decoder = verified_graphs(folder, manifest)
         self._encoder = _Graph(encoder, GRAPHS[0], threads, ("pixels",), manifest.features)
-        inputs = (*manifest.features, *prompt_names(manifest))
+        self._parts: ImageParts | None = None
+        if manifest.parts:
+            image = verified_image(folder, manifest)
+            graph = _Graph(image, IMAGE_GRAPH, threads, manifest.features, manifest.parts)
+            self._parts = ImageParts(graph.run)
+        inputs = (*(manifest.parts or manifest.features), *prompt_names(manifest))
         self._decoder = _Graph(decoder, GRAPHS[1], threads, inputs, ANSWERS)
 
     @property
@@ -73,7 +80,8 @@ class OnnxBackend:
         mask_size = checks.low_res_size(self.spec, features)
         checks.check_prompts(prompts, mask_size)
         inputs = prompt_inputs(self.manifest, prompts)
-        answer = self._decoder.run({**features, **inputs})
+        image = features if self._parts is None else self._parts.of(features)
+        answer = self._decoder.run({**image, **inputs})
         return checks.check_answer(answer[ANSWERS[0]], answer[ANSWERS[1]], len(prompts), mask_size)
 
 
@@ -177,6 +185,13 @@ def verified_graphs(folder: Traversable, manifest: Manifest) -> tuple[VerifiedGr
         _verified(folder, graph, weights, manifest) for graph, weights in zip(GRAPHS, WEIGHTS, strict=True)
     )
     return encoder, decoder
+
+
+def verified_image(folder: Traversable, manifest: Manifest) -> VerifiedGraph:
+    """The graph that makes the manifest's parts of the features; raises as `verified_graphs`."""
+    model = read_graph(folder, IMAGE_GRAPH, manifest)
+    refuse_external_data(model, f"{folder}/{IMAGE_GRAPH}")
+    return VerifiedGraph(model)
 
 
 def _verified(folder: Traversable, name: str, weights: str, manifest: Manifest) -> VerifiedGraph:

@@ -22,10 +22,13 @@ from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
 from anymask.runtime.compiled_cache import MAX_GRAPH_BYTES, CompiledCache
 from anymask.runtime.engine import Engine
+from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
     GRAPHS,
+    IMAGE_GRAPH,
     OPENVINO_GRAPHS,
+    OPENVINO_IMAGE,
     OPENVINO_WEIGHTS,
     Manifest,
     digest_at,
@@ -40,6 +43,7 @@ from anymask.runtime.onnx_backend import (
     prompt_inputs,
     prompt_names,
     verified_graphs,
+    verified_image,
 )
 from anymask.runtime.onnx_format import with_inputs_for
 
@@ -88,7 +92,12 @@ class OpenVinoBackend:
         )
         features = manifest.features
         self._encoder = _Graph(core, encoder, "encoder", config, cache, ("pixels",), features, static)
-        inputs = (*features, *prompt_names(manifest))
+        self._parts: ImageParts | None = None
+        if manifest.parts:
+            image = _image_source(folder, manifest)
+            graph = _Graph(core, image, "image", config, cache, features, manifest.parts, None)
+            self._parts = ImageParts(graph.run)
+        inputs = (*(manifest.parts or features), *prompt_names(manifest))
         self._decoder = _Graph(core, decoder, "decoder", config, cache, inputs, ANSWERS, None)
 
     @property
@@ -109,7 +118,8 @@ class OpenVinoBackend:
         mask_size = checks.low_res_size(self.spec, features)
         checks.check_prompts(prompts, mask_size)
         inputs = prompt_inputs(self.manifest, prompts)
-        answer = self._decoder.run({**features, **inputs})
+        image = features if self._parts is None else self._parts.of(features)
+        answer = self._decoder.run({**image, **inputs})
         return checks.check_answer(answer[ANSWERS[0]], answer[ANSWERS[1]], len(prompts), mask_size)
 
 
@@ -243,6 +253,13 @@ def _sources(folder: Traversable, manifest: Manifest) -> tuple[Source, Source]:
         for graph, weights in zip(OPENVINO_GRAPHS, OPENVINO_WEIGHTS, strict=True)
     )
     return first, second
+
+
+def _image_source(folder: Traversable, manifest: Manifest) -> Source:
+    if manifest.format == FORMAT:
+        return OnnxSource(verified_image(folder, manifest), IMAGE_GRAPH)
+    graph, weights = OPENVINO_IMAGE
+    return IrSource(read_graph(folder, graph, manifest), read_outside_weights(folder, weights, manifest))
 
 
 def open_core() -> Any:

@@ -8,8 +8,16 @@ from pathlib import Path
 from anymask.errors import ModelError, ParityError
 from anymask.model.folders import file_facts, staged, write_manifest
 from anymask.runtime.agreement import Agreement, agreement, ask
-from anymask.runtime.manifest import FORMAT, GRAPHS, OPENVINO_FORMAT, OPENVINO_GRAPHS, read_manifest
-from anymask.runtime.onnx_backend import OnnxBackend, verified_graphs
+from anymask.runtime.manifest import (
+    FORMAT,
+    GRAPHS,
+    IMAGE_GRAPH,
+    OPENVINO_FORMAT,
+    OPENVINO_GRAPHS,
+    OPENVINO_IMAGE,
+    read_manifest,
+)
+from anymask.runtime.onnx_backend import OnnxBackend, verified_graphs, verified_image
 from anymask.runtime.openvino_backend import OnnxSource, OpenVinoBackend, open_core
 
 
@@ -26,9 +34,10 @@ def convert_to_openvino(source: Path, folder: Path, precision: str = "fp32", thr
 
     core = open_core()
     with staged(folder) as stage:
-        for graph, verified, target in zip(
-            GRAPHS, verified_graphs(source, manifest), OPENVINO_GRAPHS, strict=True
-        ):
+        graphs = list(zip(GRAPHS, verified_graphs(source, manifest), OPENVINO_GRAPHS, strict=True))
+        if manifest.parts:
+            graphs.append((IMAGE_GRAPH, verified_image(source, manifest), OPENVINO_IMAGE[0]))
+        for graph, verified, target in graphs:
             model, kept = OnnxSource(verified, graph).read(core)
             openvino.save_model(model, str(stage / target), compress_to_fp16=False)
             del model, kept
