@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anymask.errors import ModelError, ModelFormatError, PromptError
-from anymask.runtime import checks
-from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
+from anymask.errors import ModelError, ModelFormatError
+from anymask.runtime.backend import FloatArray
 from anymask.runtime.engine import Engine
+from anymask.runtime.graph_backend import ANSWERS, GraphBackend, prompt_names
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
@@ -28,11 +28,8 @@ from anymask.runtime.manifest import (
 )
 from anymask.runtime.onnx_format import OutsideTensor, outside_tensors, refuse_external_data
 
-PROMPT_INPUTS = ("points", "labels", "mask_input", "has_mask")
-ANSWERS = ("low_res_logits", "predicted_iou")
 
-
-class OnnxBackend:
+class OnnxBackend(GraphBackend):
     """A model of two verified graphs (three where the decoder is cut in two) and the weights that lie beside them.
 
     All files are read and checked when the model is loaded; a graph becomes a session when it is first needed,
@@ -54,35 +51,12 @@ class OnnxBackend:
         self.engine = Engine("onnxruntime", manifest.precision)
         encoder, decoder = verified_graphs(folder, manifest)
         self._encoder = _Graph(encoder, GRAPHS[0], threads, ("pixels",), manifest.features)
-        self._parts: ImageParts | None = None
         if manifest.parts:
             image = verified_image(folder, manifest)
             graph = _Graph(image, IMAGE_GRAPH, threads, manifest.features, manifest.parts)
             self._parts = ImageParts(graph.run)
         inputs = (*(manifest.parts or manifest.features), *prompt_names(manifest))
         self._decoder = _Graph(decoder, GRAPHS[1], threads, inputs, ANSWERS)
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's description; its digest covers both files and the frame."""
-        return self.manifest.spec
-
-    def encode(self, pixels: FloatArray) -> Features:
-        """See `Backend.encode`."""
-        checks.check_pixels(self.spec, pixels)
-        features = self._encoder.run({"pixels": pixels})
-        checks.check_features(features, self.manifest.features)
-        return features
-
-    def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
-        """See `Backend.decode`."""
-        checks.check_features(features, self.manifest.features)
-        mask_size = checks.low_res_size(self.spec, features)
-        checks.check_prompts(prompts, mask_size)
-        inputs = prompt_inputs(self.manifest, prompts)
-        image = features if self._parts is None else self._parts.of(features)
-        answer = self._decoder.run({**image, **inputs})
-        return checks.check_answer(answer[ANSWERS[0]], answer[ANSWERS[1]], len(prompts), mask_size)
 
 
 class _Graph:
@@ -142,18 +116,6 @@ class _Graph:
                 f"it takes {sorted(seen_inputs)!r:.300} and gives {sorted(seen_outputs)!r:.300}"
             )
         return session
-
-
-def prompt_names(manifest: Manifest) -> tuple[str, ...]:
-    """The decoder's inputs for prompts."""
-    return PROMPT_INPUTS if manifest.takes_masks else PROMPT_INPUTS[:2]
-
-
-def prompt_inputs(manifest: Manifest, prompts: PromptArrays) -> dict[str, FloatArray]:
-    """Prompts by the decoder's names; raises `PromptError` for a mask where it takes none."""
-    if not manifest.takes_masks and prompts.has_mask.any():
-        raise PromptError(f"{manifest.spec.name} takes no mask prompts; give points or a box")
-    return {name: getattr(prompts, name) for name in prompt_names(manifest)}
 
 
 @dataclass(frozen=True)

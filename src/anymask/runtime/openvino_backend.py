@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from anymask.errors import MissingExtraError, ModelError, ModelFormatError
-from anymask.runtime import checks
-from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
+from anymask.runtime.backend import FloatArray, ModelSpec
 from anymask.runtime.compiled_cache import MAX_GRAPH_BYTES, CompiledCache
 from anymask.runtime.engine import Engine
+from anymask.runtime.graph_backend import ANSWERS, GraphBackend, prompt_names
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
@@ -36,22 +36,14 @@ from anymask.runtime.manifest import (
     read_manifest,
     read_outside_weights,
 )
-from anymask.runtime.onnx_backend import (
-    ANSWERS,
-    VerifiedGraph,
-    first_line,
-    prompt_inputs,
-    prompt_names,
-    verified_graphs,
-    verified_image,
-)
+from anymask.runtime.onnx_backend import VerifiedGraph, first_line, verified_graphs, verified_image
 from anymask.runtime.onnx_format import with_inputs_for
 
 HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
 _STATIC_PAD: Final = "square"
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(GraphBackend):
     """A model of two verified graphs on OpenVINO. Safe to call from several threads."""
 
     def __init__(
@@ -92,7 +84,6 @@ class OpenVinoBackend:
         )
         features = manifest.features
         self._encoder = _Graph(core, encoder, "encoder", config, cache, ("pixels",), features, static)
-        self._parts: ImageParts | None = None
         if manifest.parts:
             image = _image_source(folder, manifest)
             graph = _Graph(core, image, "image", config, cache, features, manifest.parts, None)
@@ -104,23 +95,6 @@ class OpenVinoBackend:
     def spec(self) -> ModelSpec:
         """The model's description."""
         return self._spec
-
-    def encode(self, pixels: FloatArray) -> Features:
-        """See `Backend.encode`."""
-        checks.check_pixels(self.spec, pixels)
-        features = self._encoder.run({"pixels": pixels})
-        checks.check_features(features, self.manifest.features)
-        return features
-
-    def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
-        """See `Backend.decode`."""
-        checks.check_features(features, self.manifest.features)
-        mask_size = checks.low_res_size(self.spec, features)
-        checks.check_prompts(prompts, mask_size)
-        inputs = prompt_inputs(self.manifest, prompts)
-        image = features if self._parts is None else self._parts.of(features)
-        answer = self._decoder.run({**image, **inputs})
-        return checks.check_answer(answer[ANSWERS[0]], answer[ANSWERS[1]], len(prompts), mask_size)
 
 
 class _Graph:
@@ -193,7 +167,7 @@ class _Graph:
         return compiled
 
 
-class Source:
+class Source(Protocol):
     """Where a graph comes from: verified bytes in one of the two formats."""
 
     size: int
@@ -201,7 +175,7 @@ class Source:
 
     def read(self, core: Any) -> tuple[Any, Any]:
         """The graph as OpenVINO's model, and what must stay in memory as long as it is used."""
-        raise NotImplementedError
+        ...
 
 
 class OnnxSource(Source):
