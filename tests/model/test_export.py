@@ -6,6 +6,7 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -13,7 +14,10 @@ from small_nano import seeded_nano
 
 from anymask.errors import ParityError
 from anymask.model import export
+from anymask.model.half_storage import store_half
 from anymask.model.nano import Nano
+
+GRAPHS = ("encoder.onnx", "decoder.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,59 @@ def test_a_refused_export_writes_nothing(
     with pytest.raises(ParityError, match="logits differ"):
         export.export_nano(model, tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
+
+
+@pytest.fixture(scope="module")
+def half_folder(model: Nano, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network with its weights stored in half precision."""
+    path = tmp_path_factory.mktemp("half")
+    export.export_nano(model, path, "small", half=True)
+    return path
+
+
+def test_half_precision_halves_the_files_and_keeps_the_masks(
+    model: Nano, folder: Path, half_folder: Path
+) -> None:
+    whole, half = (sum((at / name).stat().st_size for name in GRAPHS) for at in (folder, half_folder))
+    values = sum(p.numel() for p in model.parameters())
+    assert whole - half > 0.8 * 2 * values  # two of four bytes of nearly every parameter
+    encoder, decoder = ((half_folder / name).read_bytes() for name in GRAPHS)
+    parity = export.check_parity(model, encoder, decoder)
+    assert parity.broken_bounds(export.HALF_WEIGHTS) == []
+    assert parity.broken_bounds()  # rounding shows, so the looser bounds are what let it pass
+    assert json.loads((half_folder / "manifest.json").read_text())["storage"]["weights"] == "float16"
+
+
+def test_half_precision_is_storage_alone(folder: Path, half_folder: Path) -> None:
+    """Every stored value is the nearest half of the original, and every operator goes on in float32."""
+    for name in GRAPHS:
+        whole, half = (onnx.load(str(at / name)) for at in (folder, half_folder))
+        onnx.checker.check_model(half, full_check=True)
+        stored = {t.name: onnx.numpy_helper.to_array(t) for t in half.graph.initializer}
+        casts = [n for n in half.graph.node if n.name.endswith(".half.cast")]
+        assert len(half.graph.node) == len(whole.graph.node) + len(casts)
+        assert casts
+        for tensor in whole.graph.initializer:
+            values = onnx.numpy_helper.to_array(tensor)
+            kept = stored.get(tensor.name)
+            if kept is None:
+                kept = stored[f"{tensor.name}.half"]
+                assert (kept == values.astype(kept.dtype)).all()
+            else:
+                assert (kept == values).all()
+
+
+def test_values_beyond_half_precision_stay() -> None:
+    values = np.full(1000, 7e4, np.float32)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["w"], ["y"])],
+        "large",
+        [],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1000])],
+        [onnx.numpy_helper.from_array(values, "w")],
+    )
+    model = onnx.helper.make_model(graph)
+    assert store_half(model.SerializeToString()) == model.SerializeToString()
 
 
 def test_suite_holds_the_awkward_prompts() -> None:

@@ -50,7 +50,15 @@ _MAX_PARTS: Final = 64
 PRECISIONS: Final = ("fp32", "bf16", "int8")
 _FRAME: Final = ("long_side", "pad", "pixel_mean", "pixel_std", "low_res_stride", "mask_threshold")
 _KEYS: Final = {"format", "name", "files", "features", *_FRAME, "config", "parity", "training", "sha256"}
-_OPTIONAL: Final = {"resize", "normalisation", "precision", "network_sha256", "mask_prompts", "parts"}
+_OPTIONAL: Final = {
+    "resize",
+    "normalisation",
+    "precision",
+    "network_sha256",
+    "mask_prompts",
+    "parts",
+    "storage",
+}
 # What each format's folder must hold, and what it may hold.
 _FILES: Final = {
     FORMAT: (GRAPHS, (*WEIGHTS, IMAGE_GRAPH)),

@@ -40,7 +40,12 @@ def model_config(run: Path) -> NanoConfig:
 
 
 def ship(
-    run: Path, out: Path, name: str = "nano", long_side: int | None = None, weights: Path | None = None
+    run: Path,
+    out: Path,
+    name: str = "nano",
+    long_side: int | None = None,
+    weights: Path | None = None,
+    half: bool = False,
 ) -> dict[str, Any]:
     """Export the averaged weights of a run and return the facts written to the manifest.
 
@@ -50,6 +55,7 @@ def ship(
         name: the model's name in the registry.
         long_side: the network frame's longer side in pixels; the recipe's when not given.
         weights: file for the averaged weights in half precision, to start another run from (`TrainConfig.init`).
+        half: store the graphs' weights in half precision too.
     """
     config = model_config(run)
     if long_side is not None:
@@ -64,7 +70,7 @@ def ship(
         "parameters": count_parameters(model),
         "sources": recorded.get("sources", []),
     }
-    parity = export_nano(model, out, name, training)
+    parity = export_nano(model, out, name, training, half)
     if weights is not None:
         weights.parent.mkdir(parents=True, exist_ok=True)
         facts = {key: str(value) for key, value in training.items() if key != "sources"}
@@ -87,8 +93,9 @@ def main() -> None:
     parser.add_argument("--name", default="nano")
     parser.add_argument("--long-side", type=int, default=None, help="network frame's longer side in pixels")
     parser.add_argument("--weights", type=Path, default=None, help="keep the averaged weights here too")
+    parser.add_argument("--half", action="store_true", help="store the graphs' weights in half precision")
     options = parser.parse_args()
-    facts = ship(options.run, options.out, options.name, options.long_side, options.weights)
+    facts = ship(options.run, options.out, options.name, options.long_side, options.weights, options.half)
     print(json.dumps(facts, indent=1))
 
 

@@ -16,14 +16,14 @@ from anymask.training.recipes.run import main
 RECIPE = replace(
     FIRST,
     name="nano_v2",
-    steps=5000,
+    steps=3600,
     init="weights/nano_v1.safetensors",
     lr=8e-4,
-    hold=0.6,
+    hold=0.55,
     seed=2,
     average=0.999,
     model=NanoConfig(long_side=448, encoder=NanoEncoderConfig(blocks=(1, 3, 10, 6))),
-    sampling=replace(FIRST.sampling, phases=((0, MEDIUM), (4000, LARGE))),
+    sampling=replace(FIRST.sampling, phases=((0, MEDIUM), (3000, LARGE))),
 )
 
 if __name__ == "__main__":
