@@ -1,6 +1,8 @@
 """nano v2: a deeper encoder grown from nano v1, trained on at larger pictures.
 
 Command:  torchrun --nproc-per-node 2 -m anymask.training.recipes.nano_v2 --data FOLDER
+Hours:    1.2 on 2 cores of an AMD EPYC (AVX-512); 3,600 steps of 8 images, from nano v1's weights
+Score:    mean of nine held-out sets: box .684, one click .450 (best of three .574), 5 clicks .735; not embedded yet
 """
 
 from __future__ import annotations
