@@ -41,7 +41,6 @@ __all__ = [
     "random_prompts",
     "refuse_broken",
     "sealed",
-    "smallest_iou",
 ]
 
 
@@ -307,7 +306,7 @@ def compare_engines(
             worst["logits"] = max(worst["logits"], _difference(seen_logits, logits))
             worst["scores"] = max(worst["scores"], _difference(seen_scores, scores))
             if seen_logits.shape == tuple(logits.shape):
-                overlap = min(overlap, smallest_iou(seen_logits, logits.numpy()))
+                overlap = min(overlap, _smallest_iou(seen_logits > 0, logits.numpy() > 0))
     return Parity(worst["features"], worst["logits"], worst["scores"], overlap)
 
 
@@ -345,14 +344,7 @@ def _difference(seen: np.ndarray[Any, Any], expected: Tensor) -> float:
     return float(np.abs(seen - expected.numpy()).max())
 
 
-def smallest_iou(seen: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """The IoU of the pair of masks (logits > 0) that agrees least, of two arrays of logits (..., h, w).
-
-    Pixels whose expected logit lies closer to the threshold than the bound on logits count as agreeing: which side they
-    fall on is rounding, and one of them would condemn a mask of less than a thousand pixels.
-    """
-    first, second = seen > 0, expected > 0
-    first = np.where(np.abs(expected) <= SAME_WEIGHTS.logits, second, first)
+def _smallest_iou(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
     either = (first | second).sum((-2, -1))
     both = (first & second).sum((-2, -1))
     ious = np.where(either == 0, 1.0, both / np.maximum(either, 1))
