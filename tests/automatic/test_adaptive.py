@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from planted_backend import PlantedBackend, picture
 
-from anymask.automatic.adaptive import Explained, coarse_to_fine
+from anymask.automatic.adaptive import Explained, Promise, coarse_to_fine
 from anymask.automatic.generator import Generator
 from anymask.automatic.grid import point_grid
-from anymask.automatic.reading import MaskReader
 from anymask.automatic.recall import AdaptiveRecall, adaptive_recall, found_again
 from anymask.automatic.settings import AutomaticSettings
 from anymask.errors import InputError
-from anymask.frame import Frame
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.backend import Features, PromptArrays
 from anymask.runtime.checks import low_res_size
@@ -81,22 +79,17 @@ def test_places_found_often_enough_are_not_clicked_again_but_a_coin_on_them_is()
     on_coin = [(x, y) for x, y in backend.clicks[first_level:] if np.hypot(x - 98, y - 66) < 7]
     on_rooms = [(x, y) for x, y in backend.clicks[first_level:] if np.hypot(x - 98, y - 66) > 16]
     assert on_coin
-    assert not on_rooms  # eight clicks of the first level found each room, three are enough
+    assert not on_rooms  # eight clicks of the first level found each room, five are enough
     assert run.clicks < 100
 
 
 def test_two_masks_of_one_click_count_once() -> None:
     """By hand on a crop of 8 x 8: the group of the whole crop, then a finer one on its left half."""
-    frame = Frame((8, 8), 8, "square")
-    reader = MaskReader(frame, (8, 8), 0.0)
-    explained = Explained([np.array([[1.0, 1.0], [7.0, 7.0]])], (8, 8), enough=2, duplicate_iou=0.7)
+    explained = Explained(2, enough=2, duplicate_iou=0.7)
 
     def note(click: int, columns: int) -> list[bool]:
-        reader.stability(
-            np.where(np.arange(8) < columns, 9.0, -9.0).astype(np.float32) * np.ones((8, 1), np.float32)
-        )
-        explained.note(click, reader.runs(), reader)
-        return explained.open(0).tolist()
+        explained.note(click, (0, 0, columns, 8), 8 * columns, np.array([columns > 1, columns > 7]))
+        return explained.open(np.arange(2)).tolist()
 
     assert note(0, 8) == [True, True]
     assert note(0, 8) == [True, True]  # the same click again
@@ -106,13 +99,77 @@ def test_two_masks_of_one_click_count_once() -> None:
     assert note(4, 4) == [False, False]
 
 
+def test_promise_is_the_mean_of_the_answers_around() -> None:
+    chance = np.random.default_rng(5)
+    side = 11
+    clicks = chance.permutation(side * side)[:30]
+    scores = chance.random(30).astype(np.float32)
+    promise = Promise(side)
+    assert promise.of(np.arange(4), 2).tolist() == [0.0] * 4
+    promise.note(clicks[:10], scores[:10])
+    promise.note(clicks[10:], scores[10:])
+    y, x = np.divmod(clicks, side)
+    for reach in (1, 2, 5):
+        for place in range(side * side):
+            row, column = divmod(place, side)
+            near = np.zeros(0)
+            wide = reach
+            while not near.size:
+                near = scores[(abs(y - row) <= wide) & (abs(x - column) <= wide)]
+                wide *= 2
+            assert promise.of(np.array([place]), reach)[0] == pytest.approx(near.mean(), abs=1e-6)
+
+
+class HalfDull(Rooms):
+    """The right half of the picture has no mask with a good score."""
+
+    def decode(self, features: Features, prompts: PromptArrays) -> tuple[np.ndarray, np.ndarray]:
+        """See `Backend.decode`."""
+        logits, scores = super().decode(features, prompts)
+        x, y = np.mgrid[:32, :32] * 4.0 + 2.0
+        for index, (px, py) in enumerate(prompts.points[:, 0]):
+            logits[index, 1:] = np.where(np.hypot(y - px, x - py) < 5, 20.0, -20.0)  # no two alike
+            if px >= 64:
+                scores[index] = 0.1
+        return logits, scores
+
+
+@pytest.mark.parametrize(("least_promise", "fewest", "most"), [(0.65, 0, 130), (0.0, 512, 512)])
+def test_hopeless_places_are_given_up(least_promise: float, fewest: int, most: int) -> None:
+    backend = HalfDull()
+    settings = AutomaticSettings(
+        points_per_side=32,
+        pred_iou_thresh=0.6,
+        stability_score_thresh=0.5,
+        adaptive=True,
+        least_promise=least_promise,
+    )
+    run = Generator(Segmenter(backend), settings).run(np.zeros((128, 128, 3), dtype=np.uint8))
+    assert sum(x < 64 for x, _ in backend.clicks) == 512
+    assert fewest <= sum(x >= 64 for x, _ in backend.clicks) <= most
+    assert run.clicks == len(backend.clicks)
+    assert len(run.masks) > 100
+
+
+def test_a_region_without_clicks_of_the_first_level() -> None:
+    backend = HalfDull()
+    settings = AutomaticSettings(
+        points_per_side=32, pred_iou_thresh=0.6, stability_score_thresh=0.5, adaptive=True
+    )
+    image = np.zeros((128, 128, 3), dtype=np.uint8)
+    Generator(Segmenter(backend), settings).run(image, region=(1, 1, 15, 15))
+    assert backend.clicks[0] == (10.0, 10.0)  # of the second level; of the first the nearest is at 18
+    assert len(backend.clicks) == 16
+
+
 def test_recall_counts_what_both_grids_found() -> None:
     settings = AutomaticSettings(
         points_per_side=16,
         pred_iou_thresh=0.5,
         stability_score_thresh=0.3,
         box_nms_thresh=0.6,
-        enough_clicks=2,
+        enough_clicks=4,
+        least_promise=0,
     )
     segmenter, image = Segmenter(PlantedBackend()), picture(90, 120)
     measured = adaptive_recall(segmenter, image, settings)

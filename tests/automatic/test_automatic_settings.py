@@ -49,6 +49,7 @@ def test_the_published_parameters_come_first_with_their_defaults() -> None:
         ({"stability_score_offset": float("inf")}, InputError),
         ({"crop_overlap_ratio": 1.0}, InputError),
         ({"max_area_share": 2}, InputError),
+        ({"least_promise": -0.1}, InputError),
         ({"points_per_batch": 0}, LimitError),
         ({"points_per_batch": MAX_OBJECTS_PER_CALL + 1}, LimitError),
         ({"points_per_side": 0}, LimitError),

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from pycocotools import mask as peer
 from reference_generator import plain_nms
 
-from anymask.automatic.candidates import Candidate, Candidates
+from anymask.automatic.bounds import NOWHERE, no_bounds
+from anymask.automatic.candidates import Candidate, Candidates, Waiting
 from anymask.automatic.filters import near_crop_edge, published_nms
 from anymask.automatic.records import published_records
+from anymask.automatic.runs import Runs
 from anymask.errors import InputError
 from anymask.types import Mask
 
@@ -60,31 +62,85 @@ def test_the_crop_edge(box: tuple[int, int, int, int], near: bool) -> None:
     assert near_crop_edge(box, (100, 0, 200, 300), (400, 500)) is near
 
 
-def candidate(number: int, score: float, box: tuple[int, int, int, int]) -> Candidate:
-    return Candidate(number, 0, score, 0.9, box, (0.0, 0.0), "x" * 10)
+class Boxes:
+    """A `PlaneSource` of boxes that are known: a first guess of each is up to 4 pixels off, a closer look 1."""
+
+    def __init__(self, boxes: list[Any], refused: set[int]) -> None:
+        self.boxes, self.refused, self.read_of = boxes, refused, []  # type: ignore[var-annotated]
+
+    def waiting(self, number: int, score: float, seed: int) -> Waiting:
+        """The candidate of a box, with bytes for a plane of 10 cells."""
+        off = np.random.default_rng([seed, number]).integers(0, 5, 4).tolist()
+        inner, outer = self.between(number, off)
+        bounds = no_bounds((1, 10), (100, 100))
+        cells = np.zeros((1, 10), dtype=np.float32)
+        return Waiting(number, 0, score, False, bounds, inner, outer, cells)
+
+    def between(self, number: int, off: list[int]) -> tuple[Any, Any]:
+        """Boxes so many pixels inside and outside."""
+        x0, y0, x1, y1 = self.boxes[number]
+        inner = (x0 + off[0], y0 + off[1], x1 - off[2], y1 - off[3])
+        return (
+            inner if inner[0] <= inner[2] and inner[1] <= inner[3] else NOWHERE,
+            (x0 - off[3], y0 - off[2], x1 + off[1], y1 + off[0]),
+        )
+
+    def look(self, waiting: Waiting) -> tuple[Any, Any, Any]:
+        """See `PlaneSource.look`."""
+        inner, outer = self.between(waiting.batch, [1, 0, 0, 1])
+        return inner, outer, lambda: waiting.batch in self.refused and waiting.batch % 2 == 0
+
+    def read(self, waiting: Waiting) -> Candidate | None:
+        """See `PlaneSource.read`."""
+        self.read_of.append(waiting.batch)
+        if waiting.batch in self.refused:
+            return None
+        none = np.zeros(0, dtype=np.int64)
+        return Candidate(
+            waiting.batch, 0, waiting.score, 0.9, self.boxes[waiting.batch], Runs(none, none, none)
+        )
+
+    def encode(self, candidate: Candidate) -> None:
+        """See `PlaneSource.encode`."""
+        candidate.runs, candidate.counts = None, "x" * 10
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     boxes=boxes,
     seed=st.integers(0, 999),
     threshold=st.sampled_from([0.0, 0.5, 0.7, 0.8, 1.0]),
-    budget=st.integers(0, 90),
+    budget=st.sampled_from([0, 30, 80, 200, 10_000]),
 )
-def test_candidates_dropped_early_would_not_have_survived(
+def test_candidates_never_read_would_not_have_survived(
     boxes: list[Any], seed: int, threshold: float, budget: int
 ) -> None:
-    scores = np.random.default_rng(seed).integers(0, 4, len(boxes)) / 3
-    waiting = Candidates(threshold, budget)
-    for number, (score, box) in enumerate(zip(scores.tolist(), boxes, strict=True)):
-        if waiting.beats(score, box):
-            waiting.add(candidate(number, score, box))
-        held = [one for one in waiting if one.counts is not None]
-        assert sum(one.bytes for one in held) <= budget
-        lost = [one.score for one in waiting if one.counts is None]
-        assert not held or not lost or len(held) < len(boxes)
-    kept = [one.batch for one in waiting.survivors()]
-    assert kept == plain_nms(boxes, scores.tolist(), threshold)
+    chance = np.random.default_rng(seed)
+    scores = (chance.integers(0, 4, len(boxes)) / 3).tolist()
+    refused = set(np.flatnonzero(chance.random(len(boxes)) < 0.2).tolist())
+    source = Boxes(boxes, refused)
+    candidates = Candidates(threshold, source, budget)
+    for number, score in enumerate(scores):
+        candidates.add(source.waiting(number, score, seed))
+        assert sum(one.bytes for one in candidates) <= budget
+    good = [number for number in range(len(boxes)) if number not in refused]
+    survivors = candidates.survivors()
+    kept = plain_nms([boxes[number] for number in good], [scores[number] for number in good], threshold)
+    assert [one.batch for one in survivors] == [good[index] for index in kept]
+    assert all(one.runs is None for one in survivors)
+    assert len(source.read_of) == len(set(source.read_of))
+    if budget == 10_000:
+        assert all(one.counts is not None for one in survivors)
+
+
+def test_duplicates_are_not_read() -> None:
+    """Ten of one object with boxes known to four pixels: the best is read alone, whatever the order they came in."""
+    boxes = [(10 + index % 2, 10, 90, 80 + index % 3) for index in range(10)]
+    source = Boxes(boxes, set())
+    candidates = Candidates(0.7, source)
+    for number in range(10):
+        candidates.add(source.waiting(number, number / 10, 0))
+    assert [one.batch for one in candidates.survivors()] == source.read_of == [9]
 
 
 def records(output_mode: str = "binary_mask") -> tuple[np.ndarray, list[dict[str, Any]]]:

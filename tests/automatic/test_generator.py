@@ -14,13 +14,15 @@ from planted_backend import PlantedBackend, picture
 
 import anymask
 import anymask.automatic.generator as generator_module
+from anymask.automatic.crops import click_arrays
 from anymask.automatic.generator import Generator, generate
 from anymask.automatic.grid import point_grid
 from anymask.automatic.settings import MODEL_DEFAULTS, AutomaticSettings
 from anymask.errors import EmbeddingMismatchError, InputError, LimitError, ModelError, PromptError
+from anymask.predict.prompts import prompt_arrays
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.fake_backend import FakeBackend
-from anymask.types import Mask
+from anymask.types import Mask, Prompt
 
 LOOSE: dict[str, Any] = {"points_per_side": 6, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.4}
 IMAGE = picture(90, 120)
@@ -48,6 +50,18 @@ def test_batches_change_nothing(points_per_batch: int, crop_n_layers: int, adapt
     one = run(image, points_per_batch=points_per_batch, **shared)
     other = run(image, points_per_batch=36, **shared)
     assert records(one) == records(other)
+
+
+def test_clicks_are_given_to_the_decoder_as_prompts_are() -> None:
+    """Without a loop, to the bit."""
+    points = np.random.default_rng(0).random((40, 2)) * (120, 90)
+    frame, low_res = Segmenter(PlantedBackend()).frame((90, 120)), (24, 32)
+    found = click_arrays(points, frame, low_res)
+    wanted = prompt_arrays([Prompt(points=point[None], labels=[1]) for point in points], frame, low_res)
+    for name in ("points", "labels", "mask_input", "has_mask"):
+        one, other = getattr(found, name), getattr(wanted, name)
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        np.testing.assert_array_equal(one, other)
 
 
 def test_batches_are_no_larger_than_asked_for() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anymask.automatic.bounds import NOWHERE, least_overlaps
+from anymask.automatic.filters import published_overlaps
 from anymask.automatic.reading import MaskReader, published_stability
 from anymask.automatic.runs import Runs
-from anymask.automatic.upsampling import footprints, upsample_into
+from anymask.automatic.upsampling import footprints, network_footprints, to_image, to_network
 from anymask.errors import ModelError
 from anymask.frame import Frame
 from anymask.masks import rle
@@ -63,8 +67,6 @@ def test_as_upsampling_the_whole_plane(frame: Frame, low_res: tuple[int, int], k
         assert runs.area == mask.sum()
         assert list(runs.box_published) == masks_to_boxes_published(mask).tolist()
         assert runs.counts((0, 0), frame.image_size).tolist() == rle.encode_counts(mask).tolist()
-        y, x = np.mgrid[: mask.shape[0], : mask.shape[1]].reshape(2, -1)
-        assert (reader.holds(x, y) == mask[y, x]).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -128,9 +130,99 @@ def test_upsampling_into_memory_used_again_is_bit_exact(frame: Frame, low_res: t
     buffer = np.full(frame.image_size, np.nan, dtype=np.float32)
     for seed in range(4):
         logits = plane(seed, low_res, "noise")
-        assert (
-            upsample_into(frame, logits, network, buffer).tobytes() == frame.logits_to_image(logits).tobytes()
-        )
+        image = to_image(to_network(frame, logits, network), buffer)
+        assert image.tobytes() == frame.logits_to_image(logits).tobytes()
+
+
+@pytest.mark.parametrize(("frame", "low_res"), FRAMES[:7], ids=str)
+def test_pixels_of_the_network_frame_make_pixels_of_the_image(frame: Frame, low_res: tuple[int, int]) -> None:
+    """Footprints of its pixels by one pixel alone at a time."""
+    for axis, footprint in enumerate(network_footprints(frame)):
+        cells, pixels = frame.resized_size[axis], frame.image_size[axis]
+        reached = np.zeros((cells, pixels), dtype=bool)
+        for cell in range(cells):
+            alone = np.zeros(frame.network_size, dtype=np.float32)
+            alone[(slice(None), cell) if axis else (cell, slice(None))] = 1
+            image = to_image(
+                alone[: frame.resized_size[0], : frame.resized_size[1]], np.empty(frame.image_size, "f")
+            )
+            reached[cell] = (image != 0).any(axis=1 - axis)
+        for pixel in range(pixels):
+            made_of = np.flatnonzero(reached[:, pixel])
+            first = int(footprint.first[pixel])
+            assert first <= made_of[0]
+            assert made_of[-1] < first + footprint.taps
+        starts = [int((footprint.first < cell).sum()) for cell in range(len(footprint.pixels) + 1)]
+        assert footprint.begins == starts
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    kind=st.sampled_from(["smooth", "noise", "one cell", "flat"]),
+    case=st.integers(0, len(FRAMES) - 1),
+    thresh=st.sampled_from([0.0, 0.05, 0.3, 0.6, 0.95]),
+    offset=st.sampled_from([0.0, 0.25, 1.0, 4.0]),
+)
+def test_boxes_lie_between_their_bounds_and_get_closer(
+    seed: int, kind: str, case: int, thresh: float, offset: float
+) -> None:
+    """Of many planes at once, and of each from its own cells alone, with those of others left in the reader."""
+    frame, low_res = FRAMES[case]
+    reader = MaskReader(frame, low_res, 0.0, offset, thresh)
+    planes = np.stack([plane(seed + index, low_res, kind) for index in range(4)])
+    for logits, bounds, unstable in zip(planes, reader.bounds(planes), reader.unstable(planes), strict=True):
+        mask, stability = naive(frame, logits, offset)
+        cells = logits[bounds.cells].copy()
+        look = reader.look(cells, bounds)
+        assert reader.read(cells, bounds) == stability
+        assert reader.runs().area == mask.sum()
+        if unstable or look.unstable():
+            assert stability < np.float32(thresh) or not (frame.logits_to_image(logits) > offset).any()
+        true = masks_to_boxes_published(mask).tolist()
+        for inner, outer in ((bounds.inner_box, bounds.outer_box), (look.inner_box, look.outer_box)):
+            if not mask.any():
+                assert inner == NOWHERE
+                continue
+            assert inner == NOWHERE or holds(true, inner)
+            assert holds(outer, true)
+
+
+def holds(outer: Any, inner: Any) -> bool:
+    """Whether a box holds another."""
+    return bool(
+        outer[0] <= inner[0] and outer[1] <= inner[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
+    )
+
+
+def test_a_closer_look_is_close() -> None:
+    """A disc as of a photo: within two pixels of the network on each side, and large ones have an inner box at once."""
+    frame, low_res = Frame((600, 800), 448, 32), (88, 112)
+    reader = MaskReader(frame, low_res, 0.0, 1.0, 0.5)
+    rows, columns = np.mgrid[:88, :112]
+    for radius in (5, 12, 25, 35):
+        logits = (2 * (radius - np.hypot(rows - 40.3, columns - 55.8))).astype(np.float32)
+        (bounds,) = reader.bounds(logits[None])
+        look = reader.look(logits[bounds.cells], bounds)
+        true = masks_to_boxes_published(frame.logits_to_masks(logits)[None])[0]
+        assert np.abs(np.array(look.inner_box) - true).max() <= 2 * 800 / 448 + 1
+        assert np.abs(np.array(look.outer_box) - true).max() <= 2 * 800 / 448 + 1
+        assert (bounds.inner_box != NOWHERE) == (radius > 12)
+        assert not look.unstable()
+
+
+@settings(max_examples=100, deadline=None)
+@given(numbers=st.lists(st.integers(0, 12), min_size=12, max_size=12))
+def test_overlaps_are_at_least_what_the_bounds_say(numbers: list[int]) -> None:
+    (a, b, inner, outer) = (np.array(numbers).reshape(4, 3)[:, k] for k in (0, 1, 2, 2))
+    box = (min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1]))
+    other = (min(a[2], b[2]), min(a[3], b[3]), max(a[2], b[2]), max(a[3], b[3]))
+    low = tuple(int(v) for v in (other[0] + inner[0] % 3, other[1], other[2], other[3] - inner[1] % 3))
+    high = tuple(int(v) for v in (other[0], other[1] - outer[2] % 3, other[2] + outer[3] % 3, other[3]))
+    least = float(least_overlaps(box, low, high))
+    assert least <= float(published_overlaps(box, [other])[0]) + 1e-6
+    exact = float(least_overlaps(box, other, other))
+    assert exact == pytest.approx(float(published_overlaps(box, [other])[0]), abs=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -409,12 +409,19 @@ def test_a_damaged_state_is_one_sentence(run, photos, tmp_path, name, data, word
     assert files_below(tmp_path / "out") == first
 
 
-def test_the_python_of_the_how_to_runs(photo, tmp_path, monkeypatch):
+def test_the_python_of_the_how_to_runs(photo, tmp_path, monkeypatch, capsys):
     page = Path(__file__).parents[2] / "docs/how-to/automatic.md"
-    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
     monkeypatch.chdir(tmp_path)
     shutil.move(photo, tmp_path / "photo.jpg")
-    exec(compile(block, str(page), "exec"), {})
+    (tmp_path / "photos").mkdir()
+    shutil.copy(tmp_path / "photo.jpg", tmp_path / "photos/a.jpg")
+    (tmp_path / "photos/b.jpg").write_bytes(b"no picture")
+    exec(compile("\n".join(blocks), str(page), "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"photos/a.jpg \d+", first)
+    assert second.startswith("photos/b.jpg ")
     record = json.loads((tmp_path / "photo.json").read_text())
     assert record["image"]["width"] == 160
     assert (tmp_path / "labels.png").is_file()

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from anymask.frame import CropBox
 
-__all__ = ["EDGE_TOLERANCE", "near_crop_edge", "published_nms"]
+__all__ = ["EDGE_TOLERANCE", "near_crop_edge", "published_nms", "published_order", "published_overlaps"]
 
 EDGE_TOLERANCE: Final = 20.0
 """A box so many pixels or fewer from an edge of its crop touches it."""
@@ -32,22 +32,39 @@ def near_crop_edge(
 def published_nms(boxes_published: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np.int64]:
     """Indices (K,) of the boxes (N, 4) kept, best first; equal scores keep their order.
 
-    As torchvision's ``nms`` on the CPU: boxes, areas and overlaps in float32, the overlap against the threshold in
-    float64. At overlaps that are no binary fractions that decides otherwise than float64 throughout.
+    As torchvision's ``nms`` on the CPU; see `published_overlaps`.
     """
     boxes = np.asarray(boxes_published, dtype=np.float32).reshape(-1, 4)
-    order = np.argsort(-np.asarray(scores, dtype=np.float32), kind="stable")
+    order = published_order(scores)
     boxes = boxes[order]
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = np.arange(len(boxes))
     kept: list[int] = []
     while left.size:
         best, rest = left[0], left[1:]
         kept.append(int(order[best]))
-        low = np.maximum(boxes[best, :2], boxes[rest, :2])
-        sides = np.maximum(np.minimum(boxes[best, 2:], boxes[rest, 2:]) - low, np.float32(0))
-        common = sides[:, 0] * sides[:, 1]
-        union = areas[best] + areas[rest] - common
-        overlap = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-        left = rest[~(overlap.astype(np.float64) > iou_threshold)]
+        left = rest[~(published_overlaps(boxes[best], boxes[rest]) > iou_threshold)]
     return np.array(kept, dtype=np.int64)
+
+
+def published_order(scores: ArrayLike) -> NDArray[np.int64]:
+    """Indices (N,) of scores from the best down, compared in float32; equal ones keep their order."""
+    order: NDArray[np.int64] = np.argsort(-np.asarray(scores, dtype=np.float32), kind="stable")
+    return order
+
+
+def published_overlaps(box: ArrayLike, boxes: ArrayLike) -> NDArray[np.float64]:
+    """Intersection over union (N,) of a box with boxes (N, 4), to be compared with a threshold in float64.
+
+    Boxes, areas and overlaps are in float32 as in torchvision, and a pixel less wide and high than they are: at
+    overlaps that are no binary fractions that decides otherwise than float64 throughout.
+    """
+    one = np.asarray(box, dtype=np.float32)
+    many = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    low = np.maximum(one[:2], many[:, :2])
+    sides = np.maximum(np.minimum(one[2:], many[:, 2:]) - low, np.float32(0))
+    common = sides[:, 0] * sides[:, 1]
+    areas = (many[:, 2] - many[:, 0]) * (many[:, 3] - many[:, 1])
+    union = (one[2] - one[0]) * (one[3] - one[1]) + areas - common
+    overlaps = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    widened: NDArray[np.float64] = overlaps.astype(np.float64)
+    return widened

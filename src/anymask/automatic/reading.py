@@ -4,12 +4,16 @@ The published code brings all planes of a batch to the image's size, keeps them,
 stability, threshold, box and run lengths. Here a plane is judged before it is upsampled where bounds allow it,
 upsampled into memory that is used again, counted where it can count at all, and forgotten. The answers are those of
 `Frame.logits_to_image` and comparisons, to the pixel. Stretched frames are upsampled bicubically, which may overshoot
-its cells: there every plane is upsampled.
+its cells: there nothing is known before.
 
 Low-resolution stability itself is no bound: on real planes it decides every third mask otherwise.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +21,38 @@ from numpy.typing import NDArray
 from anymask.errors import ModelError
 from anymask.frame import Frame
 
+from .bounds import Box, Cuts, PlaneBounds, bounds_of, boxes_of, no_bounds, surely_unstable
 from .runs import Runs
-from .upsampling import ROUNDING, footprints, upsample_into
+from .upsampling import ROUNDING, footprints, network_footprints, part_to_network, to_image, to_network
 
-__all__ = ["MaskReader", "published_stability"]
+__all__ = ["GROUP_BYTES", "Look", "MaskReader", "published_stability"]
 
 FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+
+GROUP_BYTES: Final = 1024**2
+"""So many planes, but at least one, are judged together: what a processor keeps close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A closer look at a plane.
+
+    Attributes:
+        inner_box, outer_box: as in `PlaneBounds`.
+        unstable: finds out whether it is surely so.
+    """
+
+    inner_box: Box
+    outer_box: Box
+    unstable: Callable[[], bool]
 
 
 class MaskReader:
     """Reads one mask after the other from planes of logits of one frame; belongs to one thread.
 
     Holds a network frame of float32 and, per pixel of the image, one float32 and two bytes, whatever it reads. After
-    `stability` the mask is there until the next call; `runs` and `holds` look at it.
+    `read` or `stability` the mask is there until the next call; `runs` looks at it.
     """
 
     def __init__(
@@ -51,16 +72,18 @@ class MaskReader:
             stability_offset: how far above and below the threshold stability is measured.
             stability_thresh: planes whose stability is provably below it need not be upsampled.
         """
-        self._frame = frame
-        self._low, self._mid, self._high = (
+        self._frame, self._low_res = frame, low_res_size
+        low, mid, high = (
             np.float32(threshold + offset) for offset in (-stability_offset, 0.0, stability_offset)
         )
-        self._stability_thresh = stability_thresh
+        self._cuts = Cuts(low, mid, high, stability_thresh)
         self._bilinear = frame.resize == "longest_side"
+        height, width = frame.image_size
+        self._stride = _whole_stride(frame, low_res_size) if self._bilinear else 0
         if self._bilinear:
             self._down, self._across = footprints(frame, low_res_size)
-        height, width = frame.image_size
-        if self._bilinear:
+            self._from_network = network_footprints(frame)
+            self._cells = np.zeros(low_res_size, dtype=np.float32)
             self._network = np.empty(frame.network_size, dtype=np.float32)
             self._buffer = np.empty((height, width), dtype=np.float32)
         self._above = np.empty((height, width), dtype=np.bool_)
@@ -71,56 +94,79 @@ class MaskReader:
         self._area = (slice(0, height), slice(0, width))
         self.upsampled = 0
 
-    def stability(self, logits: FloatArray, bounded: bool = True) -> float | None:
-        """Published stability score of logits (h, w), 0 for a plane without a pixel; None when provably too low.
-
-        Without ``bounded`` every plane is upsampled.
+    def unstable(self, planes: FloatArray) -> BoolArray:
+        """Which of the planes (P, h, w) are provably below the least stability, or without a pixel above the high cut.
 
         Raises:
             ModelError: NaN or infinity among the logits.
         """
-        largest = max(-float(logits.min()), float(logits.max()))
-        if not np.isfinite(largest):
-            raise ModelError("the model answered NaN or infinity; its weights may be damaged")
-        self._waiting = None
+        largest = _largest(planes)
+        if not self._bilinear:
+            return np.zeros(len(planes), dtype=np.bool_)
+        return surely_unstable(self._unpadded(planes), largest, self._down, self._across, self._cuts)
+
+    def bounds(self, planes: FloatArray) -> list[PlaneBounds]:
+        """What is sure of the masks of planes (P, h, w); raises as `unstable`."""
+        largest = _largest(planes)
+        if not self._bilinear:
+            return [no_bounds(self._low_res, self._frame.image_size)] * len(planes)
+        return bounds_of(self._unpadded(planes), largest, self._down, self._across, self._cuts)
+
+    def look(self, cells: FloatArray, bounds: PlaneBounds) -> Look:
+        """What is sure of a plane in the network's size, half of the way, of which only the ``cells`` of its bounds are
+        given: closer boxes, and whether it is unstable."""
+        if self._stride == 0 or not cells.size:
+            return Look(bounds.inner_box, bounds.outer_box, lambda: False)
+        corner = (bounds.cells[0].start, bounds.cells[1].start)
+        part, corner = part_to_network(cells, corner, self._stride)
+        down, across = self._from_network
+        height, width = down.cells.stop - corner[0], across.cells.stop - corner[1]
+        part, largest = part[:height, :width], bounds.largest_logit
+        inner, outer = boxes_of(
+            part, corner, bounds.area, down, across, self._cuts.mid, np.float32(ROUNDING * largest)
+        )
+        return Look(
+            inner,
+            outer,
+            lambda: bool(surely_unstable(part[None], largest, down, across, self._cuts, corner)[0]),
+        )
+
+    def _unpadded(self, planes: FloatArray) -> FloatArray:
+        return planes[:, self._down.cells, self._across.cells]
+
+    def read(self, cells: FloatArray, bounds: PlaneBounds) -> float:
+        """Upsample a plane of which only the ``cells`` of its bounds are given, and return its published stability.
+
+        0 for a plane without a pixel.
+        """
         self._canvas[self._used] = False
         self._used = slice(0, 0)
+        self._area = bounds.area
         if self._bilinear:
-            if self._surely_unstable(logits, np.float32(ROUNDING * largest)) and bounded:
-                return None
-            self._waiting = upsample_into(self._frame, logits, self._network, self._buffer)
+            self._cells[bounds.cells] = cells  # pixels of the area are made of no other cell
+            self._waiting = to_image(to_network(self._frame, self._cells, self._network), self._buffer)
         else:
-            self._waiting = self._frame.logits_to_image(logits)
+            self._waiting = self._frame.logits_to_image(cells)
         self.upsampled += 1
-        return published_stability(self._count(self._high), self._count(self._low))
+        return published_stability(self._count(self._cuts.high), self._count(self._cuts.low))
+
+    def stability(self, logits: FloatArray, bounded: bool = True) -> float | None:
+        """Bounds of one plane (h, w) and reading it; None when its stability is provably too low.
+
+        Without ``bounded`` it is read in any case.
+
+        Raises:
+            ModelError: NaN or infinity among the logits.
+        """
+        if bounded and self.unstable(logits[None])[0]:
+            return None
+        (bounds,) = self.bounds(logits[None])
+        return self.read(logits[bounds.cells], bounds)
 
     def runs(self) -> Runs:
         """The mask last read."""
         self._draw()
         return Runs.of_columns(self._canvas[self._used], self._used.start)
-
-    def holds(self, x: IntArray, y: IntArray) -> BoolArray:
-        """Which of the pixels at columns x (N,) and rows y (N,) are in the mask last read."""
-        self._draw()
-        inside: BoolArray = self._canvas[x, y + 1]
-        return inside
-
-    def _surely_unstable(self, logits: FloatArray, slack: np.float32) -> bool:
-        """Bound the stability from above, and note the part of the image where pixels above the lowest cut can be."""
-        largest = _windows(np.maximum, logits, self._down.taps, self._across.taps)
-        possible = largest > self._low - slack
-        rows, columns = np.asarray(possible.any(axis=1)), np.asarray(possible.any(axis=0))
-        self._area = (self._down.reach(rows), self._across.reach(columns))
-        if self._stability_thresh <= 0:
-            return False
-        inner_at_most = self._pixels(largest > self._high - slack)
-        smallest = _windows(np.minimum, logits, self._down.taps, self._across.taps)
-        outer_at_least = self._pixels(smallest > self._low + slack)
-        # The score is a quotient of float32 numbers and the bounds are sums of them: a thousandth covers both.
-        return inner_at_most * 1.001 < self._stability_thresh * outer_at_least or inner_at_most == 0
-
-    def _pixels(self, windows: BoolArray) -> float:
-        return float(self._down.pixels @ windows @ self._across.pixels)
 
     def _count(self, threshold: np.float32) -> int:
         assert self._waiting is not None
@@ -128,17 +174,25 @@ class MaskReader:
         return int(np.count_nonzero(above))
 
     def _draw(self) -> None:
-        """Bring an upsampled plane to the canvas; most planes are dropped before."""
+        """Bring an upsampled plane to the canvas; many planes are dropped before."""
         if self._waiting is None:
             return
         import cv2
 
         rows, self._used = self._area
-        above = np.greater(self._waiting[self._area], self._mid, out=self._above[self._area])
+        above = np.greater(self._waiting[self._area], self._cuts.mid, out=self._above[self._area])
         if above.size:
             transposed = cv2.transpose(above.view(np.uint8))
             self._canvas[self._used, rows.start + 1 : rows.stop + 1] = transposed.view(np.bool_)
         self._waiting = None
+
+
+def _largest(planes: FloatArray) -> float:
+    """The largest logit, with any sign."""
+    largest = max(-float(planes.min(initial=0)), float(planes.max(initial=0)))
+    if not np.isfinite(largest):
+        raise ModelError("the model answered NaN or infinity; its weights may be damaged")
+    return largest
 
 
 def published_stability(inner: int, outer: int) -> float:
@@ -146,12 +200,8 @@ def published_stability(inner: int, outer: int) -> float:
     return float(np.float32(inner) / np.float32(max(outer, 1)))
 
 
-def _windows(function: np.ufunc, cells: FloatArray, rows: int, columns: int) -> FloatArray:
-    """``function`` over every window of (rows, columns) neighbouring cells."""
-    for axis, size in ((0, rows), (1, columns)):
-        count = cells.shape[axis] - size + 1
-        shifted = [cells[k : k + count] if axis == 0 else cells[:, k : k + count] for k in range(size)]
-        cells = shifted[0]
-        for other in shifted[1:]:
-            cells = function(cells, other)
-    return cells
+def _whole_stride(frame: Frame, low_res_size: tuple[int, int]) -> int:
+    """Network pixels per cell; 0 if that is no whole number."""
+    strides = {divmod(side, cells) for side, cells in zip(frame.network_size, low_res_size, strict=True)}
+    stride, rest = strides.pop()
+    return stride if not strides and rest == 0 else 0

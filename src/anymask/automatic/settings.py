@@ -24,11 +24,12 @@ _SHARES: Final = (
     "box_nms_thresh",
     "crop_nms_thresh",
     "max_area_share",
+    "least_promise",
 )
 
 EFFORTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        "fast": MappingProxyType({"points_per_side": 16, "adaptive": True}),
+        "fast": MappingProxyType({"points_per_side": 16, "adaptive": True, "enough_clicks": 3}),
         "normal": MappingProxyType({}),
         "thorough": MappingProxyType(
             {"crop_n_layers": 1, "crop_n_points_downscale_factor": 2, "min_mask_region_area": 100}
@@ -54,7 +55,7 @@ decodes 16 clicks at a time in less time and memory than 64.
 
 @dataclass(frozen=True)
 class AutomaticSettings:
-    """The parameters of the published generator, with its names and defaults, and three more; checked at birth.
+    """The parameters of the published generator, with its names and defaults, and four more; checked at birth.
 
     Attributes:
         points_per_side: clicks in a row and in a column; None when ``point_grids`` says where to click.
@@ -74,7 +75,9 @@ class AutomaticSettings:
         max_area_share: masks that cover a larger share of the whole image are dropped, before they can suppress others.
         adaptive: clicks go from coarse to fine, and what accepted masks explain is not clicked again
             (`anymask.automatic.adaptive`).
-        enough_clicks: a place is explained when so many clicks found the same mask over it.
+        enough_clicks: when adaptive, a place is explained when so many clicks found the same mask over it.
+        least_promise: when adaptive, a place is hopeless when the best predicted IoU of the clicks around it is on
+            average below this share of ``pred_iou_thresh``; 0 gives none up.
 
     Raises:
         InputError: a value of the wrong kind or out of range.
@@ -98,7 +101,8 @@ class AutomaticSettings:
     min_mask_region_area: int = 0
     max_area_share: float = 1.0
     adaptive: bool = False
-    enough_clicks: int = 3
+    enough_clicks: int = 5
+    least_promise: float = 0.65
 
     def __post_init__(self) -> None:
         for name in _SHARES:

@@ -8,7 +8,7 @@ that gives bounds before anything is upsampled.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from anymask.frame import Frame
 
-__all__ = ["ROUNDING", "Footprint", "footprints", "upsample_into"]
+__all__ = [
+    "ROUNDING",
+    "Footprint",
+    "footprints",
+    "network_footprints",
+    "part_to_network",
+    "to_image",
+    "to_network",
+]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -29,6 +37,10 @@ together 20 u; this is 64 u.
 """
 
 
+_TOGETHER: Final = 64
+"""Cells whose pixels are found together."""
+
+
 @dataclass(frozen=True)
 class Footprint:
     """The cells that the pixels along one axis are made of.
@@ -36,7 +48,7 @@ class Footprint:
     Attributes:
         first: (pixels,) ascending; pixel i is made of the ``taps`` cells from ``first[i]`` on, and of no other.
         taps: how many neighbours.
-        pixels: (cells - taps + 1,) float32, how many pixels start at a cell.
+        pixels: (N,) float32, how many pixels start at each cell up to the last at which one does.
     """
 
     first: IntArray
@@ -47,24 +59,40 @@ class Footprint:
     def of(cls, cells: int, network: int, resized: int, pixels: int) -> Footprint:
         """From the sizes along the axis: of the logits, the padded and the unpadded network frame, and the image."""
         first, last = np.full(pixels, cells), np.zeros(pixels, dtype=np.int64)
-        for cell in range(cells):
-            alone = np.zeros((1, cells), dtype=np.float32)
-            alone[0, cell] = 1.0
-            in_network = _resized(alone, np.empty((1, network), dtype=np.float32))[:, :resized]
-            reached = _resized(in_network, np.empty((1, pixels), dtype=np.float32))[0] != 0
-            last[reached] = cell
-            first[reached & (first == cells)] = cell
+        for start in range(0, cells, _TOGETHER):
+            each = np.eye(min(_TOGETHER, cells - start), cells, start, dtype=np.float32)  # a row a cell
+            in_network = _resized(each, np.empty((len(each), network), dtype=np.float32))[:, :resized]
+            reached = _resized(in_network, np.empty((len(each), pixels), dtype=np.float32)) != 0
+            found = reached.any(axis=0)
+            last[found] = start + len(each) - 1 - reached[::-1].argmax(axis=0)[found]
+            new = found & (first == cells)
+            first[new] = start + reached.argmax(axis=0)[new]
         taps = int((last - first).max()) + 1
         first = np.minimum(first, cells - taps)
-        return cls(first, taps, np.bincount(first, minlength=cells - taps + 1).astype(np.float32))
+        return cls(first, taps, np.bincount(first).astype(np.float32))
 
-    def reach(self, cells: NDArray[np.bool_]) -> slice:
-        """From the first to the last pixel that starts at one of the cells (cells - taps + 1,) marked."""
-        marked = np.flatnonzero(cells)
-        if not len(marked):
-            return slice(0, 0)
-        low, high = np.searchsorted(self.first, [marked[0], marked[-1] + 1])
-        return slice(int(low), int(high))
+    @property
+    def cells(self) -> slice:
+        """The cells that pixels are made of; the others are padding."""
+        return slice(0, len(self.pixels) + self.taps - 1)
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether a pixel starts at each of these cells."""
+        return bool(self.pixels.all())
+
+    @cached_property
+    def begins(self) -> list[int]:
+        """How many pixels start before each of ``pixels``' cells; the last, one more, is all of them."""
+        begins: list[int] = np.searchsorted(self.first, np.arange(len(self.pixels) + 1)).tolist()
+        return begins
+
+    def pixels_of(self, first: int, last: int, before: bool) -> tuple[int, int]:
+        """The first and one after the last pixel that starts at the cells from ``first`` to ``last``, or with
+        ``before`` is made of one of them."""
+        begins = self.begins
+        low = max(first - self.taps + 1, 0) if before else first
+        return begins[low], begins[min(last, len(begins) - 2) + 1]
 
 
 def footprints(frame: Frame, low_res_size: tuple[int, int]) -> tuple[Footprint, Footprint]:
@@ -74,20 +102,45 @@ def footprints(frame: Frame, low_res_size: tuple[int, int]) -> tuple[Footprint, 
     return down, across
 
 
+def network_footprints(frame: Frame) -> tuple[Footprint, Footprint]:
+    """Down and across, of pixels of the unpadded network frame instead of cells of logits."""
+    down, across = (
+        _footprint(resized, resized, resized, pixels)
+        for resized, pixels in zip(frame.resized_size, frame.image_size, strict=True)
+    )
+    return down, across
+
+
 @lru_cache(maxsize=64)
 def _footprint(cells: int, network: int, resized: int, pixels: int) -> Footprint:
     """The crops of an image share theirs."""
     return Footprint.of(cells, network, resized, pixels)
 
 
-def upsample_into(frame: Frame, logits: FloatArray, network: FloatArray, plane: FloatArray) -> FloatArray:
-    """``frame.logits_to_image(logits)``, bit for bit, without new memory.
+def to_network(frame: Frame, logits: FloatArray, network: FloatArray) -> FloatArray:
+    """The first half of ``frame.logits_to_image(logits)``: logits of the unpadded network frame.
 
-    ``network``, of the padded network frame, and ``plane``, of the image, are written over. The answer is ``plane``,
-    or one of the other two where nothing is left to resize.
+    ``network``, of the padded frame, is written over; the answer is a part of it, or of ``logits`` where these have its
+    size already.
     """
     height, width = frame.resized_size
-    return _resized(_resized(logits, network)[:height, :width], plane)
+    return _resized(logits, network)[:height, :width]
+
+
+def part_to_network(
+    cells: FloatArray, corner: tuple[int, int], stride: int
+) -> tuple[FloatArray, tuple[int, int]]:
+    """Some cells alone in the network frame, and their first row and column there.
+
+    Pixels that are made of no other cell are right, but for their rounding.
+    """
+    out = np.empty((cells.shape[0] * stride, cells.shape[1] * stride), dtype=np.float32)
+    return _resized(cells, out), (corner[0] * stride, corner[1] * stride)
+
+
+def to_image(network: FloatArray, plane: FloatArray) -> FloatArray:
+    """The second half, bit for bit, into ``plane`` of the image's size; the answer is ``network`` if of that size."""
+    return _resized(network, plane)
 
 
 def _resized(plane: FloatArray, out: FloatArray) -> FloatArray:

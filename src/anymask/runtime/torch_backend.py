@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
 from anymask.runtime.engine import Engine
 from anymask.runtime.manifest import digest_at
+
+IMAGES_PER_ENCODE: Final = 4
+"""Pictures of one size that a GPU encodes together."""
 
 
 class TorchBackend:
@@ -90,6 +93,22 @@ class TorchBackend:
         with _running(self._spec.name):
             features = self._encode(self._tensor(pixels).to(self._dtype))
             return {name: _array(feature) for name, feature in zip(self._names, features, strict=True)}
+
+    @property
+    def images_per_encode(self) -> int:
+        """See `EncodesMany.images_per_encode`: one picture keeps a CPU busy, and several fill a GPU."""
+        return 1 if self._device.type == "cpu" else IMAGES_PER_ENCODE
+
+    def encode_many(self, pixels: FloatArray) -> list[Features]:
+        """See `EncodesMany.encode_many`."""
+        for index in range(len(pixels)):
+            checks.check_pixels(self._spec, pixels[index : index + 1])
+        with _running(self._spec.name):
+            features = self._encode(self._tensor(pixels).to(self._dtype))
+            arrays = {name: _array(feature) for name, feature in zip(self._names, features, strict=True)}
+        return [
+            {name: array[index : index + 1] for name, array in arrays.items()} for index in range(len(pixels))
+        ]
 
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""

@@ -101,6 +101,14 @@ def auto(
         int | None,
         typer.Option(metavar="N", help="Found so often is found, when adaptive.", rich_help_panel=_GRID),
     ] = None,
+    least_promise: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Hopeless below this share of --pred-iou-thresh, when adaptive.",
+            rich_help_panel=_GRID,
+        ),
+    ] = None,
     crop_n_layers: Annotated[
         int | None, typer.Option(metavar="N", help="Layers of crops for small things.", rich_help_panel=_GRID)
     ] = None,
@@ -179,6 +187,7 @@ def auto(
         "max_area_share": max_area,
         "adaptive": adaptive,
         "enough_clicks": enough_clicks,
+        "least_promise": least_promise,
     }
     console.set_verbosity(verbose=verbose, quiet=quiet)
     request = Request(

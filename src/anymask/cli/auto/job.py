@@ -23,13 +23,15 @@ from anymask.cli.auto.inputs import Source
 from anymask.errors import AnymaskError
 
 if TYPE_CHECKING:
-    from anymask.automatic.generator import Generator
+    from anymask.automatic.generator import Generator, Streamed
+    from anymask.types import Image, MaskSet
 
 __all__ = ["Job", "Outcome"]
 
 _CHANGES_NOTHING: Final = ("points_per_batch",)
 _TOLD_AS: Final = {"names": "formats"}
 Progress = Callable[[int, int], object]
+Make = Callable[[Source], tuple[Entry, Made]]
 Making = collections.abc.Generator[tuple[Entry, Made], None, None]
 
 
@@ -137,20 +139,27 @@ class Job:
         return all((self.out / name).is_file() for name in self.formats.expected(entry.name))
 
     def _made(self, pending: Sequence[Source]) -> Making:
-        """What becomes of each picture, in order; at most ``workers`` and one are made at a time."""
+        """What becomes of each picture, in order; at most ``workers`` and one are made at a time.
+
+        One worker has the next picture read and encoded while one is decoded and its files are made.
+        """
         if len(pending) == 1:
             with console.progress_of_many() as report:
-                made = self._tried(pending[0], None if report is None else partial(report, "clicks"))
+                progress = None if report is None else partial(report, "clicks")
+                made = self._tried(pending[0], partial(self._alone, progress=progress))
             yield made
             return
         if self.workers == 1:
-            yield from map(self._tried, pending)
+            found = self.generator.stream((source.path for source in pending), region=self.roi)
+            with closing(found):
+                for source, streamed in zip(pending, found, strict=True):
+                    yield self._tried(source, partial(self._streamed, found=streamed))
             return
         with ThreadPoolExecutor(self.workers) as pool:
             waiting: deque[Future[tuple[Entry, Made]]] = deque()
             try:
                 for source in pending:
-                    waiting.append(pool.submit(self._tried, source))
+                    waiting.append(pool.submit(self._tried, source, self._alone))
                     if len(waiting) > self.workers:
                         yield waiting.popleft().result()
                 while waiting:
@@ -158,22 +167,32 @@ class Job:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _tried(self, source: Source, progress: Progress | None = None) -> tuple[Entry, Made]:
-        """The picture's files, or an entry that says why there are none."""
+    def _tried(self, source: Source, make: Make) -> tuple[Entry, Made]:
+        """What is made of a picture, or an entry that says why nothing is."""
         try:
-            return self._masks_of(source, progress)
+            return make(source)
         except AnymaskError as error:
             self._failures[source.id] = error
             told = {"code": error.code, "message": str(error)}
             return Entry(source.id, source.name, source.file, error=told), Made()
 
-    def _masks_of(self, source: Source, progress: Progress | None) -> tuple[Entry, Made]:
-        from anymask.data.writers.picture import Picture
+    def _alone(self, source: Source, progress: Progress | None = None) -> tuple[Entry, Made]:
+        """Read a picture, find its masks, and make its files."""
         from anymask.image import read_image
 
         image = read_image(source.path)
-        masks = self.generator.generate(image, region=self.roi, progress=progress)
+        return self._files(source, image, self.generator.generate(image, region=self.roi, progress=progress))
+
+    def _files(self, source: Source, image: Image, masks: MaskSet) -> tuple[Entry, Made]:
+        from anymask.data.writers.picture import Picture
+
         picture = Picture(source.id, source.name, source.file, image.width, image.height)
         made = self.formats.make(picture, source.path, image, masks)
         entry = Entry(source.id, source.name, source.file, image.width, image.height, len(masks), made.notes)
         return entry, made
+
+    def _streamed(self, source: Source, found: Streamed) -> tuple[Entry, Made]:
+        """Make the files of a picture whose masks were found, or raise why they were not."""
+        masks = found.masks
+        assert found.image is not None
+        return self._files(source, found.image, masks)
