@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from anymask.automatic.generator import Generator
 from anymask.cli.main import main
 from anymask.runtime.fake_backend import FakeBackend
 from anymask.runtime.locks import only_one
@@ -68,24 +67,24 @@ def journal(folder: Path) -> list[bytes]:
 @pytest.fixture
 def small_run(tmp_path, monkeypatch, capfd):
     """``small_run(out)`` runs the command over the fake model in this process and says which photos it looked at."""
-    monkeypatch.setattr("anymask.predict.loading.load_backend", lambda *_: FakeBackend())
+    seen: list[tuple[int, ...]] = []
+
+    class Watched(FakeBackend):
+        def encode(self, pixels):
+            seen.append(pixels.shape)
+            return super().encode(pixels)
+
+    monkeypatch.setattr("anymask.predict.loading.load_backend", lambda *_: Watched())
     monkeypatch.setenv("HOME", str(tmp_path))
     photos = make_photos(tmp_path / "photos", 4)
-    real = Generator.generate
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # it matters to a loss of power, not to a kill
 
-    def run(out: Path) -> list[tuple[int, int]]:
-        seen = []
-
-        def generate(self, image, *arguments, **options):
-            seen.append(image.size)
-            return real(self, image, *arguments, **options)
-
-        monkeypatch.setattr(Generator, "generate", generate)
+    def run(out: Path) -> list[tuple[int, ...]]:
+        seen.clear()
         options = ("--points-per-side", "2", "--pred-iou-thresh", "0.3", "--stability-score-thresh", "0.3")
         assert main(["auto", str(photos), "--out", str(out), "-q", *EVERY, *options]) == 3  # one is damaged
         capfd.readouterr()
-        return seen
+        return list(seen)
 
     return run
 
