@@ -13,6 +13,10 @@ SOURCES := $(shell find src/anymask -name '*.py' -o -path '*/assets/*' -type f)
 PHOTO := examples/photo.jpg
 CLICK := 300,80
 
+BENCHES := cold_start.py nano_speed.py automatic_speed.py+$(PHOTO) contact_sheet.py+--out+demo/clicks.png verdicts.py \
+	decoder.py encoder.py families.py automatic.py eval_memory.py auto_kill.py
+BENCHES_ON_DATA := click_table.py automatic_quality.py edges_sanity.py
+
 define NO_REGISTRY
 echo "anymask: the packages it needs could not be installed (see the lines above)." >&2; \
 echo "  Is this machine offline? Set-up needs a package index once; afterwards everything works offline." >&2; \
@@ -47,9 +51,9 @@ format: .venv-dev/.installed ## put the style right
 	$(DEV)/ruff check --fix .
 	$(DEV)/ruff format .
 
-bench: .venv-dev/.installed ## run the benchmarks; those on pictures need DATA=folder of shards
-	@for file in $(filter-out benchmarks/click_table.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(DEV)/python "$$file"; done
-	@if test -n "$(DATA)"; then echo "== benchmarks/click_table.py"; $(DEV)/python benchmarks/click_table.py --data "$(DATA)"; else echo "== benchmarks/click_table.py: left out, give DATA=folder"; fi
+bench: .venv-dev/.installed ## run the benchmarks, some hours; those on labelled pictures need DATA=folder of shards
+	@for words in $(BENCHES); do words=$${words//+/ }; echo "== benchmarks/$$words"; $(DEV)/python benchmarks/$$words; done
+	@for name in $(BENCHES_ON_DATA); do if test -n "$(DATA)"; then echo "== benchmarks/$$name"; $(DEV)/python benchmarks/$$name --data "$(DATA)"; else echo "== benchmarks/$$name: left out, give DATA=folder"; fi; done
 
 docs: .venv-dev/.installed ## print the generated pages anew
 	$(DEV)/python -m anymask.limits > docs/limits.md
