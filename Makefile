@@ -15,7 +15,7 @@ CLICK := 300,80
 
 BENCHES := cold_start.py nano_speed.py automatic_speed.py+$(PHOTO) contact_sheet.py+--out+demo/clicks.png verdicts.py \
 	decoder.py encoder.py families.py automatic.py eval_memory.py auto_kill.py
-BENCHES_ON_DATA := click_table.py automatic_quality.py edges_sanity.py
+BENCHES_ON_DATA := click_table.py automatic_quality.py edges_sanity.py pseudo_labels.py
 
 define NO_REGISTRY
 echo "anymask: the packages it needs could not be installed (see the lines above)." >&2; \
