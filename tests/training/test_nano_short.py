@@ -1,0 +1,91 @@
+"""The short recipe and its variants: one thing differs, everything else is the same to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_nano import SMALL_NANO
+
+from anymask.model.weights import read_safetensors
+from anymask.training.loop import TrainConfig, train
+from anymask.training.recipes.nano_short import RECIPE, VARIANTS
+from anymask.training.recipes.run import parse
+
+NAMED: dict[str, dict[str, Any]] = {
+    "full": {},
+    "no-scenes": {"sampling.scenes": 0.0},
+    "no-paste": {"sampling.paste": 0.0},
+    "no-affinity": {"loss.affinity": 0.0},
+}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested records by their dotted path."""
+    if not dataclasses.is_dataclass(value):
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        leaves |= _flat(getattr(value, field.name), f"{prefix}.{field.name}".lstrip("."))
+    return leaves
+
+
+def _differences(config: TrainConfig) -> dict[str, Any]:
+    base = _flat(RECIPE)
+    return {key: value for key, value in _flat(config).items() if value != base[key]}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_variant_differs_in_what_it_names_and_in_its_folder(name: str) -> None:
+    seen = _differences(VARIANTS[name])
+    folder = seen.pop("name", RECIPE.name)
+    assert folder == f"nano_short_{name}"
+    assert seen == NAMED[name]
+
+
+def test_what_a_variant_takes_away_is_there_in_the_recipe() -> None:
+    assert RECIPE.init is None
+    assert RECIPE.sampling.hold_back == 25
+    assert min(RECIPE.sampling.scenes, RECIPE.sampling.paste, RECIPE.loss.affinity) > 0
+
+
+def test_the_command_line_names_a_variant_and_another_seed_another_run() -> None:
+    chosen, options = parse(RECIPE, VARIANTS, ["--data", "shards", "--variant", "no-paste", "--steps", "7"])
+    assert chosen == dataclasses.replace(VARIANTS["no-paste"], steps=7)
+    assert options.data == "shards"
+    assert parse(RECIPE, VARIANTS, ["--data", "shards"])[0] == RECIPE
+    seeded = parse(RECIPE, VARIANTS, ["--data", "shards", "--seed", "3"])[0]
+    assert seeded == dataclasses.replace(RECIPE, seed=3, name="nano_short_full_seed3")
+    with pytest.raises(SystemExit):
+        parse(RECIPE, VARIANTS, ["--data", "shards", "--variant", "nothing"])
+    with pytest.raises(SystemExit):  # a recipe without variants has no such option
+        parse(RECIPE, None, ["--data", "shards", "--variant", "full"])
+
+
+def _weights(config: TrainConfig, shards: Path, out: Path) -> dict[str, torch.Tensor]:
+    sampling = dataclasses.replace(
+        config.sampling,
+        images=3,
+        masks=2,
+        hold_back=0,
+        scenes=min(config.sampling.scenes * 3, 1.0),
+        paste_sources=("first",),
+        phases=((0, ((64, 64), (64, 96))),),
+    )
+    small = dataclasses.replace(config, steps=3, warmup=1, model=SMALL_NANO, sampling=sampling)
+    tensors, _ = read_safetensors(train(small, shards, out))
+    return {name: value for name, value in tensors.items() if name.startswith("model.")}
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_variant_others(
+    shards: Path, tmp_path: Path
+) -> None:
+    first, second = (_weights(RECIPE, shards, tmp_path / name) for name in ("a", "b"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    for name in ("no-scenes", "no-affinity"):
+        other = _weights(VARIANTS[name], shards, tmp_path / name)
+        assert any(not torch.equal(value, other[key]) for key, value in first.items())
