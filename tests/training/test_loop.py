@@ -14,7 +14,8 @@ from anymask.errors import WeightsError
 from anymask.model.nano import Nano
 from anymask.model.weights import read_safetensors
 from anymask.training.checkpoint import load_average
-from anymask.training.loop import TrainConfig, learning_rate, train
+from anymask.training.loop import TrainConfig, train
+from anymask.training.optimisation import learning_rate
 from anymask.training.sampling_config import SamplingConfig
 
 CONFIG = TrainConfig(

@@ -10,16 +10,23 @@ import pytest
 import torch
 from small_nano import SMALL_NANO
 
+from anymask.errors import WeightsError
 from anymask.model.weights import read_safetensors
 from anymask.training.loop import TrainConfig, train
+from anymask.training.recipes.nano_pretrain import RECIPE as PRETRAINING
 from anymask.training.recipes.nano_short import RECIPE, VARIANTS
-from anymask.training.recipes.run import parse
+from anymask.training.recipes.run import main, parse
 
 NAMED: dict[str, dict[str, Any]] = {
     "full": {},
     "no-scenes": {"sampling.scenes": 0.0},
     "no-paste": {"sampling.paste": 0.0},
     "no-affinity": {"loss.affinity": 0.0},
+    "mae": {
+        "encoder_init": "runs/nano_pretrain/encoder.safetensors",
+        "steps": VARIANTS["mae"].steps,
+        "sampling.phases": VARIANTS["mae"].sampling.phases,
+    },
 }
 
 
@@ -50,6 +57,32 @@ def test_what_a_variant_takes_away_is_there_in_the_recipe() -> None:
     assert RECIPE.init is None
     assert RECIPE.sampling.hold_back == 25
     assert min(RECIPE.sampling.scenes, RECIPE.sampling.paste, RECIPE.loss.affinity) > 0
+
+
+def _seconds(config: TrainConfig) -> float:
+    """Processor time of a run by the seconds per step that the recipes state."""
+    small = config.sampling.phases[1][0]
+    return small * 0.885 + (config.steps - small) * 1.168
+
+
+def test_with_pre_training_the_whole_takes_as_long_as_the_recipe() -> None:
+    mae = VARIANTS["mae"]
+    assert _seconds(mae) + PRETRAINING.steps * 0.722 == pytest.approx(_seconds(RECIPE), rel=0.02)
+    assert mae.sampling.phases[1][0] / mae.steps == pytest.approx(
+        RECIPE.sampling.phases[1][0] / RECIPE.steps, rel=1e-3
+    )
+    assert [sizes for _, sizes in mae.sampling.phases] == [sizes for _, sizes in RECIPE.sampling.phases]
+
+
+def test_a_missing_encoder_ends_in_one_sentence(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["nano_short", "--data", str(shards), "--variant", "mae"])
+    with pytest.raises(SystemExit) as ended:
+        main(RECIPE, VARIANTS)
+    assert ended.value.code == WeightsError.exit_status
+    assert "cannot read the weights 'runs/nano_pretrain/encoder.safetensors'" in capsys.readouterr().err
 
 
 def test_the_command_line_names_a_variant_and_another_seed_another_run() -> None:

@@ -1,4 +1,4 @@
-"""The training loop: one file, one loop, the same on a CPU and on a GPU.
+"""The training loop: one loop, the same on a CPU and on a GPU.
 
 ``python -m anymask.training.recipes.nano_v0`` starts or resumes a run; see the recipe's header. Batches are a
 pure function of the step (`samples`), prompts come from a generator whose state is saved, so a run that was
@@ -7,32 +7,33 @@ killed goes on as if nothing had happened.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 
 from anymask.data.sa1b import open_shards
+from anymask.errors import InputError
 from anymask.model.nano import PIXEL_MEAN, PIXEL_STD, Nano, NanoConfig
 from anymask.model.nano_encoder import normalise
 from anymask.model.weights import read_weights
 
 from .augmentation import LOW_RES_STRIDE
+from .batches import keep_freed_memory, numbered_batches
 from .checkpoint import load_checkpoint, save_checkpoint
+from .encoder_weights import load_encoder
 from .growth import load_grown
 from .interaction import first_prompt, is_ambiguous, next_prompt
 from .losses import LossWeights, affinity_loss, prompt_loss
+from .optimisation import fall_starts, learning_rate, parameter_groups, update_average
 from .parallel import Team, join_team
+from .run_log import RunLog
 from .samples import Batch, BatchSource
 from .sampling_config import SamplingConfig
 
@@ -55,6 +56,10 @@ class TrainConfig:
         hold: share of the steps after warm-up that keep the full rate before it falls; what was reached by then is kept
             as ``held.safetensors``, for a longer run to go on from.
         init: weights file that the run starts from (`ship` writes one), of this network or one with fewer blocks.
+        encoder_init: file of a pre-trained image encoder (`pretraining` writes one); everything else starts fresh.
+
+    Raises:
+        InputError: both ``init`` and ``encoder_init`` are given.
     """
 
     name: str
@@ -78,46 +83,16 @@ class TrainConfig:
     save_every_s: float = 240.0
     log_every: int = 20
     init: str | None = None
+    encoder_init: str | None = None
     model: NanoConfig = field(default_factory=NanoConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossWeights = field(default_factory=LossWeights)
 
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, perhaps a plateau, then half a cosine down to ``final_lr``."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    falls = fall_starts(config)
-    progress = max(0, step - falls) / max(1, config.steps - falls)
-    return config.final_lr + (config.lr - config.final_lr) * 0.5 * (
-        1.0 + math.cos(math.pi * min(1.0, progress))
-    )
-
-
-def fall_starts(config: TrainConfig) -> int:
-    """The first step at which the rate falls."""
-    return config.warmup + int(config.hold * max(0, config.steps - config.warmup))
-
-
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices and kernels; leave biases, norms and embeddings free."""
-    decayed: list[torch.nn.Parameter] = []
-    free: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        is_table = "tokens" in name or "kinds" in name
-        (free if parameter.ndim < 2 or is_table else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-
-
-@torch.no_grad()
-def update_average(average: dict[str, Tensor], model: torch.nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of weights and batch statistics, faster at the start."""
-    decay = min(decay, (1.0 + step) / (10.0 + step))
-    for key, value in model.state_dict().items():
-        if value.dtype.is_floating_point:
-            average[key].lerp_(value, 1.0 - decay)
-        else:
-            average[key].copy_(value)
+    def __post_init__(self) -> None:
+        if self.init is not None and self.encoder_init is not None:
+            raise InputError(
+                f"a run starts from init or from encoder_init, got both: {self.init!r} and {self.encoder_init!r}"
+            )
 
 
 def batch_loss(
@@ -163,33 +138,6 @@ def batch_loss(
     return torch.stack(losses).sum() / config.rounds, log
 
 
-class _Steps(Sampler[int]):
-    """Numbers of the batches that fall to one process: every one of the team has its own."""
-
-    def __init__(self, start: int, stop: int, team: Team) -> None:
-        self._range = range(start * team.size + team.rank, stop * team.size, team.size)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._range)
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-
-def keep_freed_memory() -> None:
-    """Ask the C library to keep freed blocks: large tensors otherwise fault their pages in again at every step."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in (
-            (-3, 32 << 20),
-            (-1, 2**31 - 1),
-            (-2, 256 << 20),
-        ):  # mmap and trim thresholds, top pad
-            libc.mallopt(option, value)
-    except OSError:
-        return
-
-
 def train(
     config: TrainConfig, data: str | Path, out: str | Path, device: str = "cpu", seconds: float | None = None
 ) -> Path:
@@ -214,6 +162,8 @@ def train(
     model = Nano(config.model)
     if config.init is not None:
         load_grown(model, read_weights(config.init)[0], origin=config.init)
+    if config.encoder_init is not None:
+        load_encoder(model.image_encoder, config.encoder_init)
     model = model.to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98)
@@ -232,8 +182,9 @@ def train(
 def training_sources(config: TrainConfig, data: str | Path) -> list[str]:
     """Names of all sources that the weights have seen: the shards, and those of the weights the run starts from."""
     names = {shard.source for shard in open_shards(data)}
-    if config.init is not None:
-        names |= set(read_weights(config.init)[1].get("sources", "").split())
+    for start in (config.init, config.encoder_init):
+        if start is not None:
+            names |= set(read_weights(start)[1].get("sources", "").split())
     return sorted(names)
 
 
@@ -254,7 +205,11 @@ class _Run:
         first = int(self.numbers["step"])
         started = saved = time.monotonic()
         before = float(self.numbers["seconds"])
-        log = _Log(self.path.parent, config) if self.team.leads else None
+        log = (
+            RunLog(self.path.parent, config.steps, config.log_every, self._describe)
+            if self.team.leads
+            else None
+        )
         self.model.train()
         for step, batches in enumerate(self._batches(data, first), start=first):
             scalars = self._step(step, batches)
@@ -274,6 +229,14 @@ class _Run:
         if log is not None:
             log.close()
 
+    def _describe(self, means: Mapping[str, float]) -> str:
+        last = self.config.rounds - 1
+        return (
+            f"loss {means['loss/0']:.3f}"
+            f"  first: top {means['iou_top/0']:.3f} best {means['iou_best/0']:.3f} single {means['iou_single/0']:.3f}"
+            f"  last: single {means[f'iou_single/{last}']:.3f}"
+        )
+
     def _save(self, name: str | None = None) -> None:
         states = self.team.gather_states(self.generator.get_state())
         if self.team.leads:
@@ -286,14 +249,13 @@ class _Run:
         sampling = replace(config.sampling, images=max(1, config.sampling.images // self.team.size))
         per_step = config.accumulate * self.team.size
         source = BatchSource(shards, [s.source for s in shards], sampling, config.seed, per_step)
-        loader = DataLoader(
+        loader = numbered_batches(
             source,
-            batch_size=None,
-            sampler=_Steps(first * config.accumulate, config.steps * config.accumulate, self.team),
-            num_workers=config.workers,
-            prefetch_factor=6 if config.workers else None,
+            first * config.accumulate,
+            config.steps * config.accumulate,
+            self.team,
+            config.workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_one_thread if config.workers else None,
         )
         waiting: list[Batch] = []
         for batch in loader:
@@ -319,55 +281,3 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         update_average(self.average, self.model, config.average, step)
         return scalars | {"gradient_norm": norm.detach()}
-
-
-def _one_thread(_: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-class _Log:
-    """Console line with ETA, a JSON line per report, and TensorBoard where it is installed."""
-
-    def __init__(self, folder: Path, config: TrainConfig) -> None:
-        self._config = config
-        self._console = Console(stderr=True, highlight=False)
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-        self._file = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board: Any = SummaryWriter(str(folder / "tensorboard"))
-        except ImportError:
-            self._board = None
-
-    def add(self, step: int, scalars: dict[str, Tensor], seconds_per_step: float) -> None:
-        for key, value in scalars.items():
-            self._sums[key] = self._sums.get(key, torch.zeros_like(value)) + value
-        self._count += 1
-        if self._count < self._config.log_every:
-            return
-        means = {k: float(v) / self._count for k, v in self._sums.items()}
-        self._sums, self._count = {}, 0
-        left = (self._config.steps - step - 1) * seconds_per_step
-        last = self._config.rounds - 1
-        self._console.print(
-            f"step {step + 1}/{self._config.steps}  loss {means['loss/0']:.3f}"
-            f"  first: top {means['iou_top/0']:.3f} best {means['iou_best/0']:.3f} single {means['iou_single/0']:.3f}"
-            f"  last: single {means[f'iou_single/{last}']:.3f}  {seconds_per_step:.2f} s/step  ETA {left / 60:.0f} min"
-        )
-        self._file.write(
-            json.dumps({"step": step + 1, "s_per_step": round(seconds_per_step, 3), **means}) + "\n"
-        )
-        self._file.flush()
-        if self._board is not None:
-            for key, mean in means.items():
-                self._board.add_scalar(key, mean, step + 1)
-
-    def close(self) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()

@@ -2,8 +2,8 @@
 
 Command:  torchrun --nproc-per-node 2 -m anymask.training.recipes.nano_short --data FOLDER --variant full
           OMP_NUM_THREADS=1 python -m anymask.training.recipes.nano_short --data FOLDER --variant no-scenes
-Hours:    .8 of one thread: 3,200 steps of 6 images at .85 s (160 px) and, from step 2,300, 1.13 s (192 px), measured
-          over a dozen steps each as processor time of an AMD EPYC (AVX2)
+Hours:    .85 of one thread: 3,200 steps of 6 images at .87 s (160 px) and, from step 2,300, 1.18 s (192 px), measured
+          over a dozen steps each as processor time of an AMD EPYC (AVX2) that did other work beside
 Score:    not measured yet
 
 Every variant starts from the same random weights, draws from the same seed, holds the same pictures back and ends the
@@ -14,6 +14,8 @@ full         nano v1's recipe at small pictures
 no-scenes    photographs only, no drawn scenes
 no-paste     no objects pasted onto photographs
 no-affinity  the affinity maps stay, but learn from the masks' losses alone
+mae          from `nano_pretrain`'s encoder, which has to be run first; for the same time in all, both phases are cut by
+             the share that the pre-training takes (24 %)
 """
 
 from __future__ import annotations
@@ -22,29 +24,51 @@ from dataclasses import replace
 
 from anymask.model.nano import NanoConfig
 from anymask.training.loop import TrainConfig
+from anymask.training.recipes.nano_pretrain import RECIPE as PRETRAINING
 from anymask.training.recipes.nano_v1 import RECIPE as FIRST
 from anymask.training.recipes.run import main
 
 SMALL = ((160, 160), (128, 192), (192, 128))
 MEDIUM = ((192, 192), (160, 224), (224, 160))
 
+SMALL_STEPS, MEDIUM_STEPS = 2300, 900
+MEDIUM_COST = (
+    1.35  # a step at MEDIUM, in the processor time of one at SMALL: medians .88 and 1.17 s, in turn, 12 each
+)
+PRETRAINING_COST = 0.83  # a step of nano_pretrain, likewise: .72 s
+
 RECIPE = replace(
     FIRST,
     name="nano_short_full",
-    steps=3200,
+    steps=SMALL_STEPS + MEDIUM_STEPS,
     init=None,
     lr=1.5e-3,
     warmup=200,
     workers=0,
     model=NanoConfig(long_side=320),
-    sampling=replace(FIRST.sampling, images=6, masks=4, phases=((0, SMALL), (2300, MEDIUM))),
+    sampling=replace(FIRST.sampling, images=6, masks=4, phases=((0, SMALL), (SMALL_STEPS, MEDIUM))),
 )
+
+
+def pretrained() -> TrainConfig:
+    """The recipe from the pre-trained encoder, shortened by what the pre-training takes."""
+    whole = SMALL_STEPS + MEDIUM_STEPS * MEDIUM_COST
+    left = 1.0 - PRETRAINING.steps * PRETRAINING_COST / whole
+    return replace(
+        RECIPE,
+        name="nano_short_mae",
+        steps=round(RECIPE.steps * left),
+        encoder_init=f"runs/{PRETRAINING.name}/encoder.safetensors",
+        sampling=replace(RECIPE.sampling, phases=((0, SMALL), (round(SMALL_STEPS * left), MEDIUM))),
+    )
+
 
 VARIANTS: dict[str, TrainConfig] = {
     "full": RECIPE,
     "no-scenes": replace(RECIPE, name="nano_short_no-scenes", sampling=replace(RECIPE.sampling, scenes=0.0)),
     "no-paste": replace(RECIPE, name="nano_short_no-paste", sampling=replace(RECIPE.sampling, paste=0.0)),
     "no-affinity": replace(RECIPE, name="nano_short_no-affinity", loss=replace(RECIPE.loss, affinity=0.0)),
+    "mae": pretrained(),
 }
 
 if __name__ == "__main__":

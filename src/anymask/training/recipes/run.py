@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from anymask.errors import AnymaskError
 from anymask.training.loop import TrainConfig, train
 
 
 def main(recipe: TrainConfig, variants: Mapping[str, TrainConfig] | None = None) -> None:
     """Parse the command line and train the recipe, or the one of its ``variants`` that ``--variant`` names."""
     chosen, options = parse(recipe, variants)
-    train(chosen, options.data, options.out, options.device, options.seconds)
+    with one_sentence():
+        train(chosen, options.data, options.out, options.device, options.seconds)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """End the program with an error's sentence and exit status instead of a traceback."""
+    try:
+        yield
+    except AnymaskError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_status) from error
 
 
 def parse(
