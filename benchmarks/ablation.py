@@ -91,6 +91,11 @@ class Row:
     sources: dict[str, dict[str, float]]
     differences: dict[str, Difference] | None
 
+    @property
+    def mean_of_sources(self) -> dict[str, float]:
+        """Every figure's mean over sources, each counting the same."""
+        return {key: float(np.mean([row[key] for row in self.sources.values()])) for key in self.means}
+
 
 def open_run(spec: str, long_side: int | None = None) -> Subject:
     """A run folder, a file of nano's weights, or what `open_subject` knows.
@@ -177,18 +182,28 @@ def _row(subject: Subject, result: SetResult, reference: SetResult | None, table
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table with a row for each subject; beside a mean stand its difference from the first row, the 95 % interval and
-    the verdict."""
-    titles = {metric.key: metric.title for metric in metrics(CLICKS)}
-    heads = ["run", "images", "masks", *(titles[key] for key in FIGURES)]
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    """Two tables with a row for each subject.
+
+    The first has means over masks; beside them stand the difference from the first row, the 95 % interval and the
+    verdict. The second has means over sources, each counting the same; it has too few pictures a source for verdicts.
+    """
+    titles = [next(m.title for m in metrics(CLICKS) if m.key == key) for key in FIGURES]
+    lines = _table_head(["run", "images", "masks", *titles])
     for row in rows:
         cells = [
             f"{row.means[key]:.3f}" + (f" ({_words(row.differences[key])})" if row.differences else "")
             for key in FIGURES
         ]
         lines.append("| " + " | ".join([row.name, str(row.images), str(row.masks), *cells]) + " |")
+    lines += ["", *_table_head(["run, mean of sources", "sources", *titles])]
+    for row in rows:
+        cells = [f"{row.mean_of_sources[key]:.3f}" for key in FIGURES]
+        lines.append("| " + " | ".join([row.name, str(len(row.sources)), *cells]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _table_head(heads: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
 
 
 def _words(difference: Difference) -> str:
@@ -209,7 +224,7 @@ def document(rows: Sequence[Row], plan: Plan, images: int) -> dict[str, Any]:
             "seed": plan.seed,
         },
         "reference": rows[0].name,
-        "runs": [asdict(row) for row in rows],
+        "runs": [asdict(row) | {"mean_of_sources": row.mean_of_sources} for row in rows],
     }
 
 
@@ -220,7 +235,9 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", help="run folders, weights or models; the first is the reference")
     parser.add_argument("--data", required=True, type=Path, help="folder of the training shards")
-    parser.add_argument("--images", type=int, default=8, help="images per source (default: 8)")
+    parser.add_argument(
+        "--images", type=int, default=8, help="images per source (default: 8; many takes all)"
+    )
     parser.add_argument("--masks", type=int, default=3, help="masks per image (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of masks (default: 0)")
     parser.add_argument("--long-side", type=int, default=None, help="network frame (default: the run's own)")

@@ -111,6 +111,8 @@ def test_the_table_of_planted_models(ablation: ModuleType, shards: Path, tmp_pat
     assert lines[2].startswith(f"| box | 7 | 21 | {np.mean(filled):.3f} | ")
     words = f"{gap.difference:+.3f}, {gap.low:+.3f} to {gap.high:+.3f}, worse"
     assert lines[3].startswith(f"| all | 7 | 21 | {np.mean(everything):.3f} ({words}) | ")
+    by_source = (np.mean(filled[:-6]) + np.mean(filled[-6:])) / 2
+    assert lines[7].startswith(f"| box | 2 | {by_source:.3f} | ")
     told = json.loads(json.dumps(ablation.document([first, second], Plan(masks=3), 8)))
     assert told["reference"] == "box"
     assert told["runs"][1]["differences"]["box"]["verdict"] == "worse"
