@@ -15,7 +15,12 @@ CLICK := 300,80
 
 BENCHES := cold_start.py nano_speed.py automatic_speed.py+$(PHOTO) contact_sheet.py+--out+demo/clicks.png verdicts.py \
 	decoder.py encoder.py families.py automatic.py eval_memory.py auto_kill.py
-BENCHES_ON_DATA := click_table.py automatic_quality.py edges_sanity.py pseudo_labels.py
+BENCHES_ON_DATA := click_table.py automatic_quality.py edges_sanity.py
+BENCHES_ON_TRAIN := pseudo_labels.py ablation.py+weights/nano_v1.safetensors+weights/nano_v2.safetensors
+
+define bench_on
+@for words in $(1); do words=$${words//+/ }; if test -n "$($(2))"; then echo "== benchmarks/$$words"; $(DEV)/python benchmarks/$$words --data "$($(2))"; else echo "== benchmarks/$$words: left out, give $(2)=folder"; fi; done
+endef
 
 define NO_REGISTRY
 echo "anymask: the packages it needs could not be installed (see the lines above)." >&2; \
@@ -51,9 +56,10 @@ format: .venv-dev/.installed ## put the style right
 	$(DEV)/ruff check --fix .
 	$(DEV)/ruff format .
 
-bench: .venv-dev/.installed ## run the benchmarks, some hours; those on labelled pictures need DATA=folder of shards
+bench: .venv-dev/.installed ## run the benchmarks, some hours; DATA and TRAIN: folders of shards, for those that need them
 	@for words in $(BENCHES); do words=$${words//+/ }; echo "== benchmarks/$$words"; $(DEV)/python benchmarks/$$words; done
-	@for name in $(BENCHES_ON_DATA); do if test -n "$(DATA)"; then echo "== benchmarks/$$name"; $(DEV)/python benchmarks/$$name --data "$(DATA)"; else echo "== benchmarks/$$name: left out, give DATA=folder"; fi; done
+	$(call bench_on,$(BENCHES_ON_DATA),DATA)
+	$(call bench_on,$(BENCHES_ON_TRAIN),TRAIN)
 
 docs: .venv-dev/.installed ## print the generated pages anew
 	$(DEV)/python -m anymask.limits > docs/limits.md

@@ -35,22 +35,22 @@ from rich.progress import track
 from anymask.atomic import write_atomically
 from anymask.automatic.generator import Generator
 from anymask.automatic.settings import AutomaticSettings
+from anymask.data.photographs import Photographs
 from anymask.data.writers.picture import Picture
 from anymask.data.writers.sa1b import sa1b_file
 from anymask.data.writers.shards import Pair, write_shards
-from anymask.errors import AnymaskError, InputError, NotFoundError
+from anymask.errors import AnymaskError, InputError
 from anymask.image import read_image
 from anymask.predict.loading import load
 from anymask.predict.segmenter import Segmenter
 from anymask.types import Image, Mask, Prompt
 
-__all__ = ["Filters", "Labeller", "Pseudo", "View", "photographs_in", "second_view", "write_pseudo_labels"]
+__all__ = ["Filters", "Labeller", "Pseudo", "View", "second_view", "write_pseudo_labels"]
 
 LONGEST_SIDE: Final = 512
 """Pixels that a photograph is reduced to, as the labelled sources are."""
 PICTURES_PER_PART: Final = 100
 JPEG_QUALITY: Final = 90
-_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _UNBOUNDED: Final = 2**62
 
 Pixels = NDArray[np.uint8]
@@ -180,31 +180,22 @@ def _iou(first: BoolArray, second: BoolArray) -> float:
     return int(np.count_nonzero(first & second)) / either if either else 0.0
 
 
-def photographs_in(folder: str | Path) -> list[Path]:
-    """Every photograph below a folder, in the order of their paths.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    root = Path(folder)
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-    if not found:
-        raise NotFoundError(f"there is no photograph below {str(root)!r}")
-    return found
-
-
 def write_pseudo_labels(
-    photographs: Sequence[Path], out: Path, labeller: Labeller, per_part: int = PICTURES_PER_PART
+    photographs: Photographs,
+    out: Path,
+    labeller: Labeller,
+    chosen: Sequence[int] | None = None,
+    per_part: int = PICTURES_PER_PART,
 ) -> tuple[int, int]:
     """Label photographs into the shard ``out``; returns the numbers of pictures and masks in it.
 
     Pictures without a mask, and files that are no pictures, are left out; the latter are named on standard error.
 
     Args:
-        photographs: files.
-        out: ``NAME.tar``; its pictures are called ``NAME_000000`` and so on, numbered by their place in
-            ``photographs``.
+        photographs: a folder or tar file of them.
+        out: ``NAME.tar``; its pictures are called ``NAME_000000`` and so on, by their place in ``photographs``.
         labeller: model and filters.
+        chosen: places of those to label; all when not given.
         per_part: photographs per part.
 
     Raises:
@@ -216,15 +207,17 @@ def write_pseudo_labels(
         raise InputError(f"pseudo-labels are written as NAME.tar, got {out.name!r:.100}")
     parts = out.with_name(f"{out.stem}.parts")
     parts.mkdir(parents=True, exist_ok=True)
-    _same_job(parts, labeller.job() | {"per_part": per_part, "photographs": list(map(str, photographs))})
+    places = range(len(photographs)) if chosen is None else chosen
+    keys = photographs.keys()
+    _same_job(parts, labeller.job() | {"per_part": per_part, "photographs": [[i, keys[i]] for i in places]})
     paths = []
-    starts = range(0, len(photographs), per_part)
+    starts = range(0, len(places), per_part)
     for start in track(starts, description=out.stem, console=Console(stderr=True), transient=True):
         path = parts / f"{start:06d}.tar"
         paths.append(path)
         if not path.exists():
-            chosen = enumerate(photographs[start : start + per_part], start)
-            write_atomically(path, _tar(_labelled(chosen, out.stem, labeller)))
+            part = places[start : start + per_part]
+            write_atomically(path, _tar(_labelled(photographs, part, out.stem, labeller)))
     pairs = [pair for path in paths for pair in _pairs_of(path)]
     write_atomically(out, _tar(pairs))
     shutil.rmtree(parts)
@@ -242,17 +235,20 @@ def _same_job(parts: Path, job: dict[str, Any]) -> None:
         )
 
 
-def _labelled(chosen: Iterable[tuple[int, Path]], name: str, labeller: Labeller) -> Iterator[Pair]:
-    for number, path in chosen:
+def _labelled(
+    photographs: Photographs, places: Iterable[int], name: str, labeller: Labeller
+) -> Iterator[Pair]:
+    for place in places:
         try:
-            image = _reduced(read_image(path))
+            image = _reduced(read_image(photographs[place]))
             masks = labeller.label(image)
         except AnymaskError as error:
-            Console(stderr=True).print(f"{path} is left out: {error}", markup=False, soft_wrap=True)
+            text = f"{photographs.keys()[place]} is left out: {error}"
+            Console(stderr=True).print(text, markup=False, soft_wrap=True)
             continue
         if masks:
-            key = f"{name}_{number:06d}"
-            picture = Picture(number + 1, key, f"{key}.jpg", image.width, image.height)
+            key = f"{name}_{place:06d}"
+            picture = Picture(place + 1, key, f"{key}.jpg", image.width, image.height)
             yield f"{key}.jpg", _jpeg(image), f"{key}.json", sa1b_file(picture, masks)
 
 
@@ -305,22 +301,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photographs", type=Path, help="a folder, searched through")
+    parser.add_argument("photographs", type=Path, help="a folder, searched through, or a tar file")
     parser.add_argument("--out", type=Path, required=True, help="the shard, NAME.tar")
     parser.add_argument("--model", default=None, help="model name or path (default: the embedded nano)")
     parser.add_argument("--limit", type=int, default=None, help="photographs, evenly spread over the folder")
     parser.add_argument("--threads", type=int, default=None)
     options = parser.parse_args(arguments)
     try:
-        found = photographs_in(options.photographs)
-        if options.limit is not None and options.limit < len(found):
-            chosen = np.linspace(0, len(found) - 1, options.limit).round().astype(int)
-            found = [found[index] for index in chosen]
+        photographs = Photographs(options.photographs)
+        number = min(options.limit or len(photographs), len(photographs))
+        chosen = np.linspace(0, len(photographs) - 1, number).round().astype(int).tolist()
         segmenter = load(options.model, threads=options.threads)
-        pictures, masks = write_pseudo_labels(found, options.out, Labeller(segmenter))
+        pictures, masks = write_pseudo_labels(photographs, options.out, Labeller(segmenter), chosen)
     except AnymaskError as error:
         parser.error(str(error))
-    print(f"{options.out}: {pictures} of {len(found)} photographs, {masks} masks")
+    print(f"{options.out}: {pictures} of {number} photographs, {masks} masks")
 
 
 if __name__ == "__main__":
