@@ -11,7 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 from seeded_networks import seeded_picture, seeded_weights  # noqa: E402
 
+from anymask.compat.live_backend import LiveBackend  # noqa: E402
+from anymask.compat.modeling import Sam  # noqa: E402
 from anymask.errors import ModelError, ModelFormatError  # noqa: E402
+from anymask.masks.scores import stability_score  # noqa: E402
 from anymask.model.convert import load_checkpoint  # noqa: E402
 from anymask.model.families import (  # noqa: E402
     build_network,
@@ -31,6 +34,7 @@ from anymask.model.repvit_sam import (  # noqa: E402
     RepVitSamConfig,
 )
 from anymask.predict.segmenter import Segmenter  # noqa: E402
+from anymask.runtime.manifest import read_manifest  # noqa: E402
 from anymask.runtime.torch_backend import TorchBackend  # noqa: E402
 
 SMALL_DECODER = {
@@ -175,6 +179,20 @@ def test_the_engine_runs_it_fused_and_answers_as_published(config):
 
 
 @pytest.mark.parametrize("config", SMALL, ids=lambda config: config.name)
+def test_only_edge_sam_ranks_by_stability(config):
+    """Its candidates, in torch and in everything mode over a network of `anymask.compat`."""
+    expected = "stability" if config.family == "edge_sam" else "predicted_iou"
+    network = seeded(config)
+    backend = TorchBackend(network, config)
+    assert backend.spec.ranking == LiveBackend(Sam.of(network, config)).spec.ranking == expected
+    picture = seeded_picture(3, 90, 120)[0].permute(1, 2, 0).numpy().astype(np.uint8)
+    segmenter = Segmenter(backend)
+    masks = segmenter.segment(picture, points=[(60, 40)], labels=[1])
+    stability = [float(stability_score(mask.low_res_logits)) for mask in masks]
+    assert (stability == pytest.approx(masks.scores.tolist())) == (expected == "stability")
+
+
+@pytest.mark.parametrize("config", SMALL, ids=lambda config: config.name)
 @torch.no_grad()
 def test_its_graph_gives_the_same_embedding(config, tmp_path):
     """Maps that the windows do not divide, and the bicubic doubling, in onnxruntime too."""
@@ -185,6 +203,7 @@ def test_its_graph_gives_the_same_embedding(config, tmp_path):
 
     network = seeded(config)
     export_network(network, config, tmp_path / "graphs")
+    assert read_manifest(tmp_path / "graphs").spec.ranking == config.ranking
     session = onnxruntime.InferenceSession(
         str(tmp_path / "graphs" / "encoder.onnx"), providers=["CPUExecutionProvider"]
     )

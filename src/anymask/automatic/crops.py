@@ -17,6 +17,7 @@ from anymask.predict.prompts import PADDING
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.backend import PromptArrays
 from anymask.runtime.checks import low_res_size
+from anymask.runtime.ranking import mask_scores
 from anymask.types import Mask
 
 from .adaptive import Guide
@@ -132,7 +133,7 @@ class CropRun:
                 progress(len(batch))
 
     def _decode(self, points: PointArray) -> tuple[FloatArray, FloatArray]:
-        """Logits (N, 3, h, w) and predicted IoU (N, 3) of N clicks."""
+        """Logits (N, 3, h, w) and scores (N, 3) of N clicks."""
         self.decoded += len(points)
         logits, scores = self._segmenter.backend.decode(
             self._crop.embedding.features, click_arrays(points, self._frame, self._low_res)
@@ -141,7 +142,8 @@ class CropRun:
             raise ModelError(
                 f"the model {self._segmenter.spec.name!r} answered NaN or infinity; its weights may be damaged"
             )
-        return logits[:, 1:], scores[:, 1:]  # the first mask is for prompts without ambiguity
+        logits, scores = logits[:, 1:], scores[:, 1:]  # the first mask is for prompts without ambiguity
+        return logits, mask_scores(self._segmenter.spec, logits, scores)
 
     def _restore(self, survivors: list[Candidate]) -> None:
         """Decode the batches again of which survivors' masks were let go."""

@@ -32,6 +32,7 @@ class LiveBackend:
             pixel_mean=(mean[0], mean[1], mean[2]),
             pixel_std=(std[0], std[1], std[2]),
             mask_threshold=model.mask_threshold,
+            ranking="predicted_iou" if model.config is None else model.config.ranking,
         )
 
     @property

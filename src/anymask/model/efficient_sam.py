@@ -29,7 +29,7 @@ from anymask.model.efficient_decoder import (
 from anymask.model.efficient_encoder import PlainImageEncoder
 from anymask.model.network import Family
 from anymask.model.prompt_encoder import PromptTensors
-from anymask.model.variants import sizes_from
+from anymask.model.variants import Ranking, sizes_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ class EfficientSamConfig:
     """
 
     family: ClassVar[str] = "efficient_sam"
+    ranking: ClassVar[Ranking] = "predicted_iou"
 
     name: str
     embed_dim: int

@@ -156,6 +156,7 @@ def export_network(
             "mask_threshold": 0.0,
             "resize": config.resize,
             "normalisation": config.normalisation,
+            "ranking": config.ranking,
             "precision": "fp32",
             "mask_prompts": with_masks,
             **({"parts": list(parts)} if parts else {}),

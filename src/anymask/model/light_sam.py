@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 from torch import nn
 
 from anymask.errors import ModelError
 from anymask.model.layers import LayerNorm2d
 from anymask.model.sam import Sam, build_mask_decoder, build_prompt_encoder
-from anymask.model.variants import SamConfig, sizes_from
+from anymask.model.variants import Ranking, SamConfig, sizes_from
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LightConfig:
     """The sizes around the encoder, as in `SamConfig`; those of the encoder are added by each family."""
+
+    ranking: ClassVar[Ranking] = "predicted_iou"
 
     name: str
     image_size: int = 1024

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from anymask.model.prompt_encoder import PromptTensors
+from anymask.model.variants import Ranking
 
 LOW_RES_STRIDE = 4
 """Network pixels per cell of the low-resolution logits, in every published network."""
@@ -24,10 +25,12 @@ class NetworkConfig(Protocol):
     """Every number that decides the shape of a network, and how its pixels are made.
 
     ``family`` names the `Family`; ``resize`` says whether the longer side is scaled and the rest padded, or both sides
-    are stretched to a square; ``normalisation`` whether channel means and spreads or the picture's own extremes count.
+    are stretched to a square; ``normalisation`` whether channel means and spreads or the picture's own extremes count;
+    ``ranking`` whether predicted IoU or stability scores the masks of the family (`anymask.runtime.ranking`).
     """
 
     family: ClassVar[str]
+    ranking: ClassVar[Ranking]
 
     @property
     def name(self) -> str: ...

@@ -3,8 +3,8 @@
 Pictures are resized, padded and normalised as for SAM, to 1024 pixels.
 
 EdgeSAM was not taught to predict the quality of its masks: its authors say that the scores may be unreliable, and rank
-the candidates by the stability of their masks in their exports and, by default, in `predict_torch`. The scores here
-are the network's own. A label of -2 (padding of its training batches) is not taken; see `PromptTensors.present`.
+by stability instead. The network here gives its own scores, as published; `anymask.runtime.ranking` puts stability in
+their place. A label of -2 (padding of its training batches) is not taken; see `PromptTensors.present`.
 
 Source: Zhou et al., "EdgeSAM: Prompt-in-the-loop distillation for on-device deployment of SAM" (2023);
 `edge_sam/build_sam.py` and README of its published code. Wang et al., "RepViT-SAM: Towards real-time segmenting
@@ -26,6 +26,7 @@ from anymask.model.light_sam import LightConfig, build_light_sam
 from anymask.model.network import Family
 from anymask.model.repvit import JoinedRepVit, RepVit
 from anymask.model.sam import Sam
+from anymask.model.variants import Ranking
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class EdgeSamConfig(RepVitConfig):
     """Sizes of an EdgeSAM."""
 
     family: ClassVar[str] = "edge_sam"
+    ranking: ClassVar[Ranking] = "stability"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from anymask.errors import ModelError
 
+Ranking = Literal["predicted_iou", "stability"]
 Sizes = TypeVar("Sizes")
 
 
@@ -26,6 +27,7 @@ class SamConfig:
     """
 
     family: ClassVar[str] = "sam"
+    ranking: ClassVar[Ranking] = "predicted_iou"
 
     name: str
     embed_dim: int

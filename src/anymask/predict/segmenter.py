@@ -17,6 +17,7 @@ from anymask.predict.cache import EmbeddingCache
 from anymask.predict.prompts import prompt_arrays, prompt_slots
 from anymask.runtime.backend import Backend, FloatArray, ModelSpec
 from anymask.runtime.engine import engine_of
+from anymask.runtime.ranking import mask_scores
 from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
 
 PROMPTS_PER_DECODE: Final = 16
@@ -114,6 +115,7 @@ class Segmenter:
                 raise ModelError(
                     f"the model {self.spec.name!r} answered NaN or infinity; its weights may be damaged"
                 )
+            scores = mask_scores(self.spec, logits, scores)
             chosen = _CANDIDATES if multimask else _SINGLE
             for prompt, prompt_logits, prompt_scores in zip(chunk, logits, scores, strict=True):
                 sets.append(

@@ -36,6 +36,8 @@ class ModelSpec:
         resize: "longest_side", or "stretch" when both sides become ``long_side``; ``pad`` is "square" then.
         normalisation: "mean_std", or "min_max" when the picture's own extremes become 0 and 1 and neither
             ``pixel_mean`` nor ``pixel_std`` is used.
+        ranking: what scores masks and so orders candidates, "predicted_iou" or "stability"; see
+            `anymask.runtime.ranking`. The single answer is mask 0 whatever it says.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ModelSpec:
     mask_threshold: float = 0.0
     resize: Literal["longest_side", "stretch"] = "longest_side"
     normalisation: Literal["mean_std", "min_max"] = "mean_std"
+    ranking: Literal["predicted_iou", "stability"] = "predicted_iou"
 
     @property
     def preprocessing(self) -> str:

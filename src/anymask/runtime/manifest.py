@@ -53,6 +53,7 @@ _KEYS: Final = {"format", "name", "files", "features", *_FRAME, "config", "parit
 _OPTIONAL: Final = {
     "resize",
     "normalisation",
+    "ranking",
     "precision",
     "network_sha256",
     "mask_prompts",
@@ -187,6 +188,7 @@ def _parse(data: Any) -> Manifest:
         mask_threshold=_number(data["mask_threshold"]),
         resize=_one_of(data, "resize", ("longest_side", "stretch")),  # type: ignore[arg-type]
         normalisation=_one_of(data, "normalisation", ("mean_std", "min_max")),  # type: ignore[arg-type]
+        ranking=_one_of(data, "ranking", ("predicted_iou", "stability")),  # type: ignore[arg-type]
     )
     precision = _one_of(data, "precision", PRECISIONS)
     network = None if data.get("network_sha256") is None else _sha256(data["network_sha256"])

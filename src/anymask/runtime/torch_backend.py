@@ -262,6 +262,7 @@ def _network_spec(model: nn.Module, config: NetworkConfig | None) -> ModelSpec:
         pixel_std=config.pixel_std,
         resize=config.resize,
         normalisation=config.normalisation,
+        ranking=config.ranking,
     )
 
 
