@@ -21,6 +21,7 @@ from anymask.model.families import build_network, load_network, published_config
 from anymask.model.variants import TINY_TEST  # noqa: E402
 from anymask.runtime import catalogue  # noqa: E402
 from anymask.runtime.catalogue import CATALOGUE  # noqa: E402
+from anymask.runtime.registry import load_backend  # noqa: E402
 
 NAME = "edge_sam_3x"
 
@@ -262,6 +263,21 @@ def test_convert_finds_the_network_and_names_the_result(run, cache, tmp_path, pu
         cache / "models" / "mine.safetensors"
     ).read_bytes()
     assert run("models", "convert", "mine.pth", "--out", "here.onnx").status == 2
+
+
+def test_convert_a_nano_of_ones_own(run, cache, photo, random_nano, monkeypatch):
+    """From a file as a training run leaves it to masks by its name."""
+    monkeypatch.setattr("anymask.predict.loading.load_backend", load_backend)
+    save_network(random_nano, random_nano.config, "own.safetensors")
+    assert "nano, nano" in run("models", "check", "./own.safetensors").out
+    for model, convert in (("./own.safetensors", False), ("own", True)):
+        if convert:
+            assert "--model own" in run("models", "convert", "own.safetensors").out
+        outcome = run(
+            "segment", str(photo), "--point", "5,5", "--model", model, "--json", "--out", model[-3:]
+        )
+        assert outcome.status == 0, outcome.err
+        assert json.loads(outcome.out)["model"]["name"] == "nano"
 
 
 def test_convert_as_another_network_names_every_key(run, cache, tmp_path, published):

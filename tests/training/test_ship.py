@@ -11,6 +11,7 @@ import torch
 from test_loop import CONFIG
 
 from anymask.errors import WeightsError
+from anymask.model.families import load_network
 from anymask.model.nano import Nano
 from anymask.model.weights import load_weights
 from anymask.runtime.onnx_backend import OnnxBackend
@@ -32,6 +33,7 @@ def test_a_run_ships_its_average_and_another_starts_from_it(shards: Path, tmp_pa
     average, kept = Nano(CONFIG.model), Nano(CONFIG.model)
     load_average(checkpoint, average)
     load_weights(kept, weights)
+    assert load_network(weights)[1] == dataclasses.replace(CONFIG.model, long_side=64)
     for name, value in average.state_dict().items():
         torch.testing.assert_close(kept.state_dict()[name], value, rtol=1e-3, atol=1e-4)
     again = dataclasses.replace(

@@ -188,6 +188,9 @@ def published_names(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 def convert_checkpoint(
     source: str | os.PathLike[str], target: str | os.PathLike[str], config: NetworkConfig | None = None
 ) -> str:
-    """Check a foreign checkpoint and keep it as our safetensors file; returns the new file's SHA-256."""
-    network, config = load_checkpoint(source, config)
+    """Check a checkpoint and keep it as our safetensors file; returns the new file's SHA-256.
+
+    One of ours, such as the weights of a trained nano, says its sizes itself, unless ``config`` is given.
+    """
+    network, config = read_network(source) if config is None else load_checkpoint(source, config)
     return save_network(network, config, target, {"source_sha256": checkpoint_sha256(source)})

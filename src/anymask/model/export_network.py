@@ -25,6 +25,7 @@ from anymask.model.export import (
     Parity,
     Run,
     compare_engines,
+    export_nano,
     open_session,
     random_prompts,
     refuse_broken,
@@ -34,6 +35,7 @@ from anymask.model.folders import file_facts, staged, write_manifest
 from anymask.model.graph_writer import INSIDE_BYTES, Ports, write_graph
 from anymask.model.inference import for_inference, network_digest
 from anymask.model.mask_decoder import MaskDecoder
+from anymask.model.nano import Nano
 from anymask.model.network import LOW_RES_STRIDE, NetworkConfig, PromptableNetwork
 from anymask.model.prompt_encoder import NOT_A_POINT, TOP_LEFT, PromptTensors
 from anymask.model.sam import Sam
@@ -116,7 +118,7 @@ def fast_decoder(network: PromptableNetwork) -> FastDecoder | None:
 
 
 def export_network(
-    network: PromptableNetwork,
+    network: PromptableNetwork | Nano,
     config: NetworkConfig,
     folder: Path,
     name: str | None = None,
@@ -138,6 +140,8 @@ def export_network(
         OutputError: the folder cannot be written or the disk is full.
         MissingExtraError: the onnx package is not installed.
     """
+    if isinstance(network, Nano):  # its graphs take frames of any shape and hold their weights
+        return export_nano(network, folder, name or config.name, training)
     module = cast(nn.Module, network).eval().float().cpu().requires_grad_(False)
     with staged(folder) as stage:
         with_masks, parts = write_network_graphs(network, config.image_size, stage, inside_bytes)

@@ -16,13 +16,23 @@ from anymask.errors import ModelError, ModelFormatError
 from anymask.model.efficient_sam import EFFICIENT_SAM
 from anymask.model.hq_sam import HQ_SAM, HQ_SAM_TINY
 from anymask.model.mobile_sam import MOBILE_SAM
+from anymask.model.nano import NANO
 from anymask.model.network import Family, NetworkConfig
 from anymask.model.preview import refuse_misfit
 from anymask.model.repvit_sam import EDGE_SAM, REPVIT_SAM
 from anymask.model.sam import SAM
 from anymask.model.weights import load_strict, read_weights, save_weights
 
-FAMILIES: tuple[Family, ...] = (HQ_SAM, HQ_SAM_TINY, EFFICIENT_SAM, MOBILE_SAM, EDGE_SAM, REPVIT_SAM, SAM)
+FAMILIES: tuple[Family, ...] = (
+    HQ_SAM,
+    HQ_SAM_TINY,
+    EFFICIENT_SAM,
+    MOBILE_SAM,
+    EDGE_SAM,
+    REPVIT_SAM,
+    NANO,
+    SAM,
+)
 """The first whose `Family.infer` knows the keys has them; families with keys of their own stand before plain SAM."""
 
 CONFIG_KEY = "anymask.network"
@@ -34,7 +44,7 @@ def family_of(config: NetworkConfig) -> Family:
 
 
 def build_network(config: NetworkConfig) -> Any:
-    """A `PromptableNetwork` with fresh weights, in training mode."""
+    """A `PromptableNetwork`, or a `Nano`, with fresh weights, in training mode."""
     return family_of(config).build(config)
 
 
@@ -71,16 +81,31 @@ def save_network(
     facts: Mapping[str, str] | None = None,
 ) -> str:
     """Keep a network and its sizes in one safetensors file; returns the SHA-256 of the file."""
-    sizes = json.dumps({"family": config.family, **config.to_dict()})
-    return save_weights(network, path, {CONFIG_KEY: sizes, **(facts or {})})
+    return save_weights(network, path, {**sizes_fact(config), **(facts or {})})
+
+
+def sizes_fact(config: NetworkConfig) -> dict[str, str]:
+    """What a file of weights tells of its network, for `load_network`."""
+    return {CONFIG_KEY: json.dumps({"family": config.family, **config.to_dict()})}
 
 
 def load_network(path: str | os.PathLike[str], sha256: str | None = None) -> tuple[Any, NetworkConfig]:
-    """The inverse of `save_network`, in eval mode; damage and keys that do not fit raise `WeightsError`."""
+    """The inverse of `save_network`, in eval mode; damage and keys that do not fit raise `WeightsError`.
+
+    Of a file that does not say its sizes the keys must say them, as in `infer_config`.
+    """
     tensors, metadata = read_weights(path, sha256)
+    config = _told(metadata, str(path)) if CONFIG_KEY in metadata else infer_config(tensors)
+    refuse_misfit(build_network, config, tensors, str(path))
+    network = build_network(config)
+    load_strict(network, tensors, origin=str(path))
+    return network.eval(), config
+
+
+def _told(metadata: Mapping[str, str], origin: str) -> NetworkConfig:
     try:
         sizes = json.loads(metadata[CONFIG_KEY])
-        config = _family(sizes.pop("family")).parse(sizes)
+        return _family(sizes.pop("family")).parse(sizes)
     except (
         ArithmeticError,
         AttributeError,
@@ -90,11 +115,7 @@ def load_network(path: str | os.PathLike[str], sha256: str | None = None) -> tup
         TypeError,
         ModelError,
     ) as error:
-        raise ModelFormatError(f"{str(path)!r} does not say the sizes of a network: {error}") from error
-    refuse_misfit(build_network, config, tensors, str(path))
-    network = build_network(config)
-    load_strict(network, tensors, origin=str(path))
-    return network.eval(), config
+        raise ModelFormatError(f"{origin!r} does not say the sizes of a network: {error}") from error
 
 
 def _family(name: object) -> Family:

@@ -23,14 +23,12 @@ from torch import Tensor, nn
 from anymask.errors import ModelError
 from anymask.model.hq_decoder import HqMaskDecoder
 from anymask.model.image_encoder import ImageEncoder
-from anymask.model.light_sam import LightConfig
 from anymask.model.mobile_sam import VIT_T, MobileSamConfig, infer_mobile_sam
 from anymask.model.network import Family
 from anymask.model.prompt_encoder import PromptEncoder, PromptTensors
-from anymask.model.sam import build_prompt_encoder, infer_sam
+from anymask.model.sam import build_prompt_encoder, build_two_way_transformer, infer_sam
 from anymask.model.tiny_vit import TinyVit
-from anymask.model.two_way_transformer import TwoWayTransformer
-from anymask.model.variants import VIT_B, VIT_H, VIT_L, SamConfig
+from anymask.model.variants import VIT_B, VIT_H, VIT_L, DecoderSizes, SamConfig
 
 HQ_TOKEN = "mask_decoder.hf_token.weight"
 """The parameter that every HQ-SAM has and nothing else does."""
@@ -167,21 +165,11 @@ def build_hq_tiny(config: HqTinyConfig) -> HqSam:
     return _around(encoder, config, config.embed_dims[HqTinyVit.early_layer + 1], config.hq_token_only)
 
 
-def _around(
-    encoder: EarlyEncoder, config: SamConfig | LightConfig, early_dim: int, hq_token_only: bool
-) -> HqSam:
+def _around(encoder: EarlyEncoder, sizes: DecoderSizes, early_dim: int, hq_token_only: bool) -> HqSam:
     """Prompt encoder and high-quality decoder around an encoder with an early map of ``early_dim`` channels."""
-    sizes = cast(SamConfig, config)  # only what both kinds of sizes have is read
-    transformer = TwoWayTransformer(
-        sizes.decoder_depth,
-        sizes.prompt_dim,
-        sizes.decoder_heads,
-        sizes.decoder_mlp_dim,
-        sizes.attention_downsample_rate,
-    )
     decoder = HqMaskDecoder(
         sizes.prompt_dim,
-        transformer,
+        build_two_way_transformer(sizes),
         early_dim,
         sizes.num_multimask_outputs,
         sizes.iou_head_depth,

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
 
 from anymask.errors import ModelError
 from anymask.model.layers import LayerNorm2d
 from anymask.model.sam import Sam, build_mask_decoder, build_prompt_encoder
-from anymask.model.variants import Ranking, SamConfig, sizes_from
+from anymask.model.variants import Ranking, sizes_from
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,11 +82,10 @@ class LightConfig:
 
 def build_light_sam(image_encoder: nn.Module, config: LightConfig) -> Sam:
     """SAM around an image encoder that gives B x prompt_dim x S/16 x S/16; fresh weights, training mode."""
-    sizes = cast(SamConfig, config)  # both builders read only what the two kinds of sizes have in common
     return Sam(
         image_encoder,
-        build_prompt_encoder(sizes),
-        build_mask_decoder(sizes),
+        build_prompt_encoder(config),
+        build_mask_decoder(config),
         config.pixel_mean,
         config.pixel_std,
     )

@@ -21,7 +21,7 @@ from anymask.model.mask_decoder import MaskDecoder, select_masks
 from anymask.model.network import Family
 from anymask.model.prompt_encoder import PromptEncoder, PromptTensors
 from anymask.model.two_way_transformer import TwoWayTransformer
-from anymask.model.variants import VARIANTS, VIT_B, VIT_H, VIT_L, SamConfig
+from anymask.model.variants import VARIANTS, VIT_B, VIT_H, VIT_L, DecoderSizes, SamConfig
 
 
 class Sam(nn.Module):
@@ -105,27 +105,31 @@ class Sam(nn.Module):
         return logits, predicted_iou
 
 
-def build_prompt_encoder(config: SamConfig) -> PromptEncoder:
-    """The prompt encoder of `config` with fresh weights."""
-    grid, size = config.grid_size, config.image_size
-    return PromptEncoder(config.prompt_dim, (grid, grid), (size, size), config.mask_channels)
+def build_prompt_encoder(sizes: DecoderSizes) -> PromptEncoder:
+    """The prompt encoder of some sizes with fresh weights."""
+    grid, side = sizes.grid_size, sizes.image_size
+    return PromptEncoder(sizes.prompt_dim, (grid, grid), (side, side), sizes.mask_channels)
 
 
-def build_mask_decoder(config: SamConfig) -> MaskDecoder:
-    """The mask decoder of `config` with fresh weights."""
-    transformer = TwoWayTransformer(
-        config.decoder_depth,
-        config.prompt_dim,
-        config.decoder_heads,
-        config.decoder_mlp_dim,
-        config.attention_downsample_rate,
+def build_two_way_transformer(sizes: DecoderSizes) -> TwoWayTransformer:
+    """The transformer of the mask decoder of some sizes with fresh weights."""
+    return TwoWayTransformer(
+        sizes.decoder_depth,
+        sizes.prompt_dim,
+        sizes.decoder_heads,
+        sizes.decoder_mlp_dim,
+        sizes.attention_downsample_rate,
     )
+
+
+def build_mask_decoder(sizes: DecoderSizes) -> MaskDecoder:
+    """The mask decoder of some sizes with fresh weights."""
     return MaskDecoder(
-        config.prompt_dim,
-        transformer,
-        config.num_multimask_outputs,
-        config.iou_head_depth,
-        config.iou_head_hidden_dim,
+        sizes.prompt_dim,
+        build_two_way_transformer(sizes),
+        sizes.num_multimask_outputs,
+        sizes.iou_head_depth,
+        sizes.iou_head_hidden_dim,
     )
 
 

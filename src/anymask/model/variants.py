@@ -9,12 +9,39 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from anymask.errors import ModelError
 
 Ranking = Literal["predicted_iou", "stability"]
 Sizes = TypeVar("Sizes")
+
+
+class DecoderSizes(Protocol):
+    """The sizes behind the embedding that SAM's prompt encoder and mask decoder are built of, whatever the encoder."""
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def grid_size(self) -> int: ...
+    @property
+    def prompt_dim(self) -> int: ...
+    @property
+    def mask_channels(self) -> int: ...
+    @property
+    def decoder_depth(self) -> int: ...
+    @property
+    def decoder_heads(self) -> int: ...
+    @property
+    def decoder_mlp_dim(self) -> int: ...
+    @property
+    def attention_downsample_rate(self) -> int: ...
+    @property
+    def num_multimask_outputs(self) -> int: ...
+    @property
+    def iou_head_depth(self) -> int: ...
+    @property
+    def iou_head_hidden_dim(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)

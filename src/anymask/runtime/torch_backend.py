@@ -72,7 +72,7 @@ class TorchBackend:
         module.eval().float().requires_grad_(False)
         spec = _nano_spec(model) if isinstance(model, Nano) else _network_spec(module, config)
         self._spec = dataclasses.replace(spec, digest=digest_at(spec.digest, precision))
-        self._names = ("embedding", "skip8", "skip4") if isinstance(model, Nano) else model.feature_names
+        self._names = model.feature_names
         parts = _published_parts(model) if as_published else _inference_parts(model, self._dtype)
         self._encode, self._decode = (part.to(self._device).requires_grad_(False) for part in parts)
         if self._device.type == "cuda" and not as_published:
@@ -175,8 +175,7 @@ class _FastDecode(nn.Module):
 
 
 def _published_parts(model: PromptableNetwork | Nano) -> tuple[nn.Module, nn.Module]:
-    names = ("embedding", "skip8", "skip4") if isinstance(model, Nano) else model.feature_names
-    return _Encode(model, names), _Decode(model, names)
+    return _Encode(model, model.feature_names), _Decode(model, model.feature_names)
 
 
 def _inference_parts(model: PromptableNetwork | Nano, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:

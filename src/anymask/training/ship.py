@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from anymask.errors import WeightsError
+from anymask.errors import ModelError, WeightsError
 from anymask.model.export import export_nano
+from anymask.model.families import sizes_fact
 from anymask.model.nano import Nano, NanoConfig
-from anymask.model.nano_decoder import NanoDecoderConfig
-from anymask.model.nano_encoder import NanoEncoderConfig, count_parameters
+from anymask.model.nano_encoder import count_parameters
 from anymask.model.weights import save_weights
 
 from .checkpoint import load_average
@@ -28,14 +28,8 @@ def model_config(run: Path) -> NanoConfig:
         WeightsError: the folder holds no readable run.
     """
     try:
-        sizes: dict[str, Any] = json.loads((run / "config.json").read_text())["model"]
-        encoder: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in sizes["encoder"].items()
-        }
-        return NanoConfig(
-            sizes["long_side"], NanoEncoderConfig(**encoder), NanoDecoderConfig(**sizes["decoder"])
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return NanoConfig.from_dict(json.loads((run / "config.json").read_text())["model"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
         raise WeightsError(f"{run} holds no run that can be read: {error}.") from None
 
 
@@ -54,7 +48,8 @@ def ship(
         out: folder of the model.
         name: the model's name in the registry.
         long_side: the network frame's longer side in pixels; the recipe's when not given.
-        weights: file for the averaged weights in half precision, to start another run from (`TrainConfig.init`).
+        weights: file for the averaged weights in half precision, to start another run from (`TrainConfig.init`), to
+            run in torch (``--model FILE``) or to convert (``anymask models convert``).
         half: store the graphs' weights in half precision too.
     """
     config = model_config(run)
@@ -74,7 +69,7 @@ def ship(
     if weights is not None:
         weights.parent.mkdir(parents=True, exist_ok=True)
         facts = {key: str(value) for key, value in training.items() if key != "sources"}
-        facts["sources"] = " ".join(training["sources"])
+        facts |= {"sources": " ".join(training["sources"]), **sizes_fact(config)}
         save_weights(
             {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()},
             weights,
@@ -92,7 +87,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for the model")
     parser.add_argument("--name", default="nano")
     parser.add_argument("--long-side", type=int, default=None, help="network frame's longer side in pixels")
-    parser.add_argument("--weights", type=Path, default=None, help="keep the averaged weights here too")
+    parser.add_argument(
+        "--weights", type=Path, default=None, help="keep the averaged weights here too, a .safetensors file"
+    )
     parser.add_argument("--half", action="store_true", help="store the graphs' weights in half precision")
     options = parser.parse_args()
     facts = ship(options.run, options.out, options.name, options.long_side, options.weights, options.half)
