@@ -25,16 +25,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from anymask.errors import InputError
 from anymask.limits import MAX_CROP_LAYERS, MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, MAX_NETWORK_SIDE
-from anymask.resampling import cubic_spline
+from anymask.resampling import bilinear, cubic_spline
 
 __all__ = [
     "HALF_PIXEL",
     "MASK_PROMPT_LOGIT",
     "Frame",
+    "Upsampler",
     "crop_boxes",
     "crop_to_image",
     "image_to_crop",
     "uncrop_masks",
+    "whole_stride",
 ]
 
 HALF_PIXEL: Final = 0.5
@@ -222,8 +224,11 @@ class Frame:
         logits = np.asarray(low_res_logits, dtype=np.float32)
         planes = logits.reshape(-1, *logits.shape[-2:])
         image = np.empty((len(planes), *self.image_size), dtype=np.float32)
-        for index, plane in enumerate(planes):
-            image[index] = self._plane_to_image(plane)
+        upsampler = Upsampler(self)
+        for plane, out in zip(planes, image, strict=True):
+            answer = upsampler(plane, out)
+            if answer is not out:
+                out[...] = answer
         return image.reshape(*logits.shape[:-2], *self.image_size)
 
     def logits_to_masks(
@@ -233,24 +238,66 @@ class Frame:
         logits = np.asarray(low_res_logits, dtype=np.float32)
         planes = logits.reshape(-1, *logits.shape[-2:])
         masks = np.empty((len(planes), *self.image_size), dtype=np.bool_)
-        for index, plane in enumerate(planes):
-            np.greater(self._plane_to_image(plane), threshold, out=masks[index])
+        upsampler = Upsampler(self)
+        for plane, mask in zip(planes, masks, strict=True):
+            np.greater(upsampler(plane), threshold, out=mask)
         return masks.reshape(*logits.shape[:-2], *self.image_size)
-
-    def _plane_to_image(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.resize == "stretch":
-            if self.normalisation == "mean_std":
-                return _resampled(plane, self.image_size, cubic=True)
-            return _logit(_bilinear(_sigmoid(plane), self.image_size))
-        height, width = self.resized_size
-        network = _bilinear(plane, self.network_size)[:height, :width]
-        return _bilinear(network, self.image_size)
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         if tuple(shape) != self.image_size:
             raise InputError(
                 f"this frame is for an image of (height, width) {self.image_size}, got {tuple(shape)}"
             )
+
+
+class Upsampler:
+    """`Frame.logits_to_image` of one plane after another, in memory that is used again; belongs to one thread.
+
+    Fresh memory of an image's size costs more than the arithmetic. Cells of which only padding is made are left out.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._network = np.empty(0, dtype=np.float32)
+        self._image = np.empty((0, 0), dtype=np.float32)
+
+    def __call__(
+        self, low_res_logits: NDArray[np.float32], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Logits (h, w) float32 over the padded network frame -> (H, W) float32 over the image.
+
+        The answer is good until the next call. It lies in ``out``, (H, W), where that is given, unless nothing had to
+        be resized.
+        """
+        frame = self._frame
+        if frame.resize == "stretch":
+            if frame.normalisation == "mean_std":
+                return _resampled(low_res_logits, frame.image_size, cubic=True)
+            return _logit(_bilinear(_sigmoid(low_res_logits), frame.image_size))
+        if out is None:
+            if self._image.shape != frame.image_size:
+                self._image = np.empty(frame.image_size, dtype=np.float32)
+            out = self._image
+        return bilinear(self._to_network(low_res_logits), out)
+
+    def _to_network(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits of the network frame without its padding."""
+        frame = self._frame
+        (height, width), size = frame.resized_size, frame.network_size
+        if stride := whole_stride(frame, (logits.shape[0], logits.shape[1])):
+            logits = logits[: -(-height // stride) + 1, : -(-width // stride) + 1]
+            size = (logits.shape[0] * stride, logits.shape[1] * stride)
+        area = size[0] * size[1]
+        if self._network.size < area:
+            self._network = np.empty(area, dtype=np.float32)
+        return bilinear(logits, self._network[:area].reshape(size))[:height, :width]
+
+
+def whole_stride(frame: Frame, low_res_size: tuple[int, int]) -> int:
+    """Network pixels per cell of logits (height, width); 0 if that is no whole number."""
+    strides = {divmod(side, cells) for side, cells in zip(frame.network_size, low_res_size, strict=True)}
+    stride, rest = strides.pop()
+    return stride if not strides and rest == 0 else 0
 
 
 def crop_boxes(

@@ -1,8 +1,8 @@
-"""Resampling by a cubic spline, as scikit-image's ``resize`` of order 3 with ``anti_aliasing``.
+"""Resampling of planes: bilinear, and by a cubic spline, as scikit-image's ``resize`` of order 3 with anti_aliasing.
 
-A Gaussian against aliasing where the picture shrinks, the coefficients of the cubic B-spline through the samples, the
-spline at the new centres; one axis after the other, edges mirrored about the outermost samples. scikit-image belongs
-to the ``eval`` extra only, and a network frame must not depend on an extra.
+Of the spline: a Gaussian against aliasing where the picture shrinks, the coefficients of the cubic B-spline through the
+samples, the spline at the new centres; one axis after the other, edges mirrored about the outermost samples.
+scikit-image belongs to the ``eval`` extra only, and a network frame must not depend on an extra.
 
 Source: Unser, "Splines: a perfect fit for signal and image processing", sections on B-spline coefficients; the
 documentation of ``skimage.transform.resize`` for sigma and the order of the steps.
@@ -20,6 +20,19 @@ GAUSSIAN_REACH: Final = 4.0
 """Where the Gaussian is cut off, in standard deviations."""
 
 Plane = NDArray[np.float64]
+
+
+def bilinear(plane: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A plane (h, w) at the size of ``out``, written over: half-pixel centres, edges repeated, no antialiasing.
+
+    The answer is ``out``, or ``plane`` itself when it has that size already.
+    """
+    import cv2
+
+    if plane.shape == out.shape:
+        return plane
+    cv2.resize(plane, out.shape[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+    return out
 
 
 def cubic_spline(plane: NDArray[np.generic], size: tuple[int, int]) -> Plane:

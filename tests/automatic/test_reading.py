@@ -13,11 +13,12 @@ from anymask.automatic.bounds import NOWHERE, least_overlaps
 from anymask.automatic.filters import published_overlaps
 from anymask.automatic.reading import MaskReader, published_stability
 from anymask.automatic.runs import Runs
-from anymask.automatic.upsampling import footprints, network_footprints, to_image, to_network
+from anymask.automatic.upsampling import footprints, network_footprints
 from anymask.errors import ModelError
 from anymask.frame import Frame
 from anymask.masks import rle
 from anymask.masks.boxes import masks_to_boxes_published
+from anymask.resampling import bilinear
 
 FRAMES = [
     (Frame((60, 100), 64, 32), (16, 16)),
@@ -125,16 +126,6 @@ def test_pixels_are_made_of_their_footprint_only(frame: Frame, low_res: tuple[in
 
 
 @pytest.mark.parametrize(("frame", "low_res"), FRAMES[:7], ids=str)
-def test_upsampling_into_memory_used_again_is_bit_exact(frame: Frame, low_res: tuple[int, int]) -> None:
-    network = np.full(frame.network_size, np.nan, dtype=np.float32)
-    buffer = np.full(frame.image_size, np.nan, dtype=np.float32)
-    for seed in range(4):
-        logits = plane(seed, low_res, "noise")
-        image = to_image(to_network(frame, logits, network), buffer)
-        assert image.tobytes() == frame.logits_to_image(logits).tobytes()
-
-
-@pytest.mark.parametrize(("frame", "low_res"), FRAMES[:7], ids=str)
 def test_pixels_of_the_network_frame_make_pixels_of_the_image(frame: Frame, low_res: tuple[int, int]) -> None:
     """Footprints of its pixels by one pixel alone at a time."""
     for axis, footprint in enumerate(network_footprints(frame)):
@@ -143,7 +134,7 @@ def test_pixels_of_the_network_frame_make_pixels_of_the_image(frame: Frame, low_
         for cell in range(cells):
             alone = np.zeros(frame.network_size, dtype=np.float32)
             alone[(slice(None), cell) if axis else (cell, slice(None))] = 1
-            image = to_image(
+            image = bilinear(
                 alone[: frame.resized_size[0], : frame.resized_size[1]], np.empty(frame.image_size, "f")
             )
             reached[cell] = (image != 0).any(axis=1 - axis)

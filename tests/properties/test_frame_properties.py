@@ -1,10 +1,11 @@
 """Laws of the frame, over sizes and points hypothesis finds."""
 
+import cv2
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymask.frame import Frame
+from anymask.frame import Frame, Upsampler
 
 sides = st.integers(1, 10_000)
 pads = st.one_of(st.just("square"), st.sampled_from([1, 16, 32, 64]))
@@ -55,3 +56,29 @@ def test_constant_logits_stay_constant_when_stretched(height, width, normalisati
     frame = Frame((height, width), 64, "square", "stretch", normalisation)
     image = frame.logits_to_image(np.full((2, 16, 16), value, np.float32))
     assert np.allclose(image, value, atol=3e-3)  # a probability near 1 has few digits left in float32
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from([("square", 64, 4), ("square", 96, 3), (32, 128, 4), (16, 96, 8), (5, 70, 3)]),
+    st.integers(0, 2**32 - 1),
+)
+def test_upsampling_in_used_memory_and_without_the_padding_is_the_same(height, width, kind, seed):
+    """Bit for bit what two whole resizes give, plane after plane; the last kind's stride is no whole number."""
+    pad, long_side, stride = kind
+    frame = Frame((height, width), long_side, pad)
+    low_res = tuple(-(-side // stride) for side in frame.network_size)
+    upsampler = Upsampler(frame)
+    resized = frame.resized_size
+    for each in range(3):
+        logits = np.random.default_rng([seed, each]).normal(0, 9, low_res).astype(np.float32)
+        network = cv2.resize(logits, frame.network_size[::-1], interpolation=cv2.INTER_LINEAR)
+        network = network.reshape(frame.network_size)[: resized[0], : resized[1]]
+        expected = cv2.resize(network, (width, height), interpolation=cv2.INTER_LINEAR)
+        expected = expected.reshape(height, width).tobytes()
+        assert upsampler(logits).tobytes() == expected
+        assert frame.logits_to_image(logits).tobytes() == expected
+        out = np.full((height, width), np.nan, dtype=np.float32)
+        assert upsampler(logits, out).tobytes() == expected

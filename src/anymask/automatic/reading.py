@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.errors import ModelError
-from anymask.frame import Frame
+from anymask.frame import Frame, Upsampler, whole_stride
 
 from .bounds import Box, Cuts, PlaneBounds, bounds_of, boxes_of, no_bounds, surely_unstable
 from .runs import Runs
-from .upsampling import ROUNDING, footprints, network_footprints, part_to_network, to_image, to_network
+from .upsampling import ROUNDING, footprints, network_footprints, part_to_network
 
 __all__ = ["GROUP_BYTES", "Look", "MaskReader", "published_stability"]
 
@@ -79,13 +79,12 @@ class MaskReader:
         self._cuts = Cuts(low, mid, high, stability_thresh)
         self._bilinear = frame.resize == "longest_side"
         height, width = frame.image_size
-        self._stride = _whole_stride(frame, low_res_size) if self._bilinear else 0
+        self._upsample = Upsampler(frame)
+        self._stride = whole_stride(frame, low_res_size) if self._bilinear else 0
         if self._bilinear:
             self._down, self._across = footprints(frame, low_res_size)
             self._from_network = network_footprints(frame)
             self._cells = np.zeros(low_res_size, dtype=np.float32)
-            self._network = np.empty(frame.network_size, dtype=np.float32)
-            self._buffer = np.empty((height, width), dtype=np.float32)
         self._above = np.empty((height, width), dtype=np.bool_)
         # The mask's columns, each after a cell that stays False, so that no run goes on from one into the next.
         self._canvas: BoolArray = np.zeros((width, height + 1), dtype=np.bool_)
@@ -144,9 +143,8 @@ class MaskReader:
         self._area = bounds.area
         if self._bilinear:
             self._cells[bounds.cells] = cells  # pixels of the area are made of no other cell
-            self._waiting = to_image(to_network(self._frame, self._cells, self._network), self._buffer)
-        else:
-            self._waiting = self._frame.logits_to_image(cells)
+            cells = self._cells
+        self._waiting = self._upsample(cells)
         self.upsampled += 1
         return published_stability(self._count(self._cuts.high), self._count(self._cuts.low))
 
@@ -198,10 +196,3 @@ def _largest(planes: FloatArray) -> float:
 def published_stability(inner: int, outer: int) -> float:
     """Quotient of the pixels at both cuts in float32, as published, but 0 where both are none (published: NaN)."""
     return float(np.float32(inner) / np.float32(max(outer, 1)))
-
-
-def _whole_stride(frame: Frame, low_res_size: tuple[int, int]) -> int:
-    """Network pixels per cell; 0 if that is no whole number."""
-    strides = {divmod(side, cells) for side, cells in zip(frame.network_size, low_res_size, strict=True)}
-    stride, rest = strides.pop()
-    return stride if not strides and rest == 0 else 0

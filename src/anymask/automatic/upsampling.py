@@ -1,4 +1,4 @@
-"""The upsampling of `Frame.logits_to_image` in memory that is used again, and which cells a pixel is made of.
+"""Which cells a pixel of `Frame.logits_to_image` is made of, and how far its rounding may reach.
 
 A pixel of the image is a weighted mean of a few neighbouring cells of the logits on both axes: bilinear resizing,
 cropping and resizing again. So a pixel whose cells all lie below a threshold lies below it too, and above likewise;
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.frame import Frame
+from anymask.resampling import bilinear
 
 __all__ = [
     "ROUNDING",
@@ -22,8 +23,6 @@ __all__ = [
     "footprints",
     "network_footprints",
     "part_to_network",
-    "to_image",
-    "to_network",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -61,8 +60,8 @@ class Footprint:
         first, last = np.full(pixels, cells), np.zeros(pixels, dtype=np.int64)
         for start in range(0, cells, _TOGETHER):
             each = np.eye(min(_TOGETHER, cells - start), cells, start, dtype=np.float32)  # a row a cell
-            in_network = _resized(each, np.empty((len(each), network), dtype=np.float32))[:, :resized]
-            reached = _resized(in_network, np.empty((len(each), pixels), dtype=np.float32)) != 0
+            in_network = bilinear(each, np.empty((len(each), network), dtype=np.float32))[:, :resized]
+            reached = bilinear(in_network, np.empty((len(each), pixels), dtype=np.float32)) != 0
             found = reached.any(axis=0)
             last[found] = start + len(each) - 1 - reached[::-1].argmax(axis=0)[found]
             new = found & (first == cells)
@@ -117,16 +116,6 @@ def _footprint(cells: int, network: int, resized: int, pixels: int) -> Footprint
     return Footprint.of(cells, network, resized, pixels)
 
 
-def to_network(frame: Frame, logits: FloatArray, network: FloatArray) -> FloatArray:
-    """The first half of ``frame.logits_to_image(logits)``: logits of the unpadded network frame.
-
-    ``network``, of the padded frame, is written over; the answer is a part of it, or of ``logits`` where these have its
-    size already.
-    """
-    height, width = frame.resized_size
-    return _resized(logits, network)[:height, :width]
-
-
 def part_to_network(
     cells: FloatArray, corner: tuple[int, int], stride: int
 ) -> tuple[FloatArray, tuple[int, int]]:
@@ -135,18 +124,4 @@ def part_to_network(
     Pixels that are made of no other cell are right, but for their rounding.
     """
     out = np.empty((cells.shape[0] * stride, cells.shape[1] * stride), dtype=np.float32)
-    return _resized(cells, out), (corner[0] * stride, corner[1] * stride)
-
-
-def to_image(network: FloatArray, plane: FloatArray) -> FloatArray:
-    """The second half, bit for bit, into ``plane`` of the image's size; the answer is ``network`` if of that size."""
-    return _resized(network, plane)
-
-
-def _resized(plane: FloatArray, out: FloatArray) -> FloatArray:
-    import cv2
-
-    if plane.shape == out.shape:
-        return plane
-    cv2.resize(plane, out.shape[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
-    return out
+    return bilinear(cells, out), (corner[0] * stride, corner[1] * stride)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from anymask.errors import EmbeddingMismatchError, LimitError, ModelError, PromptError
-from anymask.frame import Frame
+from anymask.frame import Frame, Upsampler
 from anymask.image import ImageSource, read_image
 from anymask.limits import MAX_OBJECTS_PER_CALL
 from anymask.masks.scores import stability_score
@@ -106,6 +106,7 @@ class Segmenter:
         low_res_size = self._low_res_size(frame)
         height, width = embedding.image_size
         as_arrays = len(prompts) * height * width * (3 if multimask else 1) <= ARRAY_BYTES
+        upsampler = Upsampler(frame)
         sets: list[MaskSet] = []
         for chunk in _chunks(prompts):
             logits, scores = self.backend.decode(
@@ -119,7 +120,7 @@ class Segmenter:
             chosen = _CANDIDATES if multimask else _SINGLE
             for prompt, prompt_logits, prompt_scores in zip(chunk, logits, scores, strict=True):
                 sets.append(
-                    self._mask_set(frame, prompt, prompt_logits[chosen], prompt_scores[chosen], as_arrays)
+                    self._mask_set(upsampler, prompt, prompt_logits[chosen], prompt_scores[chosen], as_arrays)
                 )
         return sets
 
@@ -149,13 +150,13 @@ class Segmenter:
         return (height // self.spec.low_res_stride, width // self.spec.low_res_stride)
 
     def _mask_set(
-        self, frame: Frame, prompt: Prompt, logits: FloatArray, scores: FloatArray, as_arrays: bool
+        self, upsampler: Upsampler, prompt: Prompt, logits: FloatArray, scores: FloatArray, as_arrays: bool
     ) -> MaskSet:
         """Masks of one prompt from logits (M, h, w) and scores (M,); one full-size plane lives at a time."""
         threshold = self.spec.mask_threshold
         masks = []
         for low_res, score in zip(logits, scores, strict=True):
-            plane = frame.logits_to_image(low_res)
+            plane = upsampler(low_res)
             mask = Mask(
                 plane > threshold,
                 float(score),
