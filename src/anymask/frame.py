@@ -212,6 +212,20 @@ class Frame:
         )
         return logits.astype(np.float32)
 
+    def logits_to_low_res(
+        self, logits_image: NDArray[np.float32], low_res_size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Logits (H, W) over the image -> prompt logits of ``low_res_size`` (height, width) float32.
+
+        The way back of ``logits_to_image``: bilinear where a side grows, mean over the area where it shrinks;
+        ``-MASK_PROMPT_LOGIT`` in the padding.
+        """
+        self._check_size(logits_image.shape)
+        height, width = self.resized_size
+        network = np.full(self.network_size, -MASK_PROMPT_LOGIT, dtype=np.float32)
+        network[:height, :width] = _fitted(np.asarray(logits_image, dtype=np.float32), (height, width))
+        return _fitted(network, low_res_size)
+
     def logits_to_image(self, low_res_logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (..., h, w) over the padded network frame -> (..., H, W) float32 over the image.
 
@@ -369,6 +383,20 @@ def _resampled(plane: NDArray[np.float32], size: tuple[int, int], cubic: bool) -
     how = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
     resized = cv2.resize(plane, (size[1], size[0]), interpolation=how)
     return np.asarray(resized, dtype=np.float32).reshape(size)
+
+
+def _fitted(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """One plane (h, w) at ``size`` (height, width): each axis bilinear where it grows, mean over area where it
+    shrinks.
+    """
+    import cv2
+
+    for target in ((size[0], plane.shape[1]), size):
+        how = cv2.INTER_AREA if target[0] * target[1] < plane.size else cv2.INTER_LINEAR
+        if plane.shape != target:
+            resized = cv2.resize(plane, (target[1], target[0]), interpolation=how)
+            plane = np.asarray(resized, dtype=np.float32).reshape(target)
+    return plane
 
 
 def _sigmoid(plane: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -164,7 +164,7 @@ class Segmenter:
                 stability_score=float(stability_score(plane, threshold)),
                 point=_first_foreground(prompt),
             )
-            masks.append(mask if as_arrays else _as_run_lengths(mask))
+            masks.append(mask if as_arrays else as_run_lengths(mask))
         return MaskSet(masks)
 
 
@@ -221,7 +221,8 @@ def _first_foreground(prompt: Prompt) -> tuple[float, float] | None:
     return (float(x), float(y))
 
 
-def _as_run_lengths(mask: Mask) -> Mask:
+def as_run_lengths(mask: Mask) -> Mask:
+    """The same mask, kept as run lengths."""
     return Mask.from_rle(
         mask.rle,
         mask.score,

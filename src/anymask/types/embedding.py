@@ -81,8 +81,8 @@ class Embedding:
         metadata |= {name: getattr(self, name) for name in _TEXTS}
         return write_atomically(path, save(dict(self.features), metadata=metadata))
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Embedding:
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Embedding:
         """Read a file written by ``save``.  Raises ``NotFoundError`` or ``EmbeddingError``."""
         source = Path(path)
         try:
@@ -104,7 +104,7 @@ class Embedding:
             )
         image_height, image_width, network_height, network_width = map(int, numbers)
         texts = {name: metadata[name] for name in _TEXTS}
-        return cls(features, (image_height, image_width), (network_height, network_width), **texts)
+        return Embedding(features, (image_height, image_width), (network_height, network_width), **texts)
 
 
 def _read(source: Path) -> tuple[dict[str, str], dict[str, NDArray[np.float32]]]:
