@@ -4,7 +4,7 @@
 
 Protocol: at most 60 images per set and 5 masks per image, drawn with seed 0; the box is the mask's tight box; the
 first click is the record's ``point_coords``; later clicks fall in the middle of the largest mistake and the previous
-logits are fed back. Shards without masks are passed over.
+logits are fed back. Shards without masks are passed over. ``--closer`` measures the model with a closer look.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from anymask.data.sa1b import TarShard
 from anymask.evaluation.clicks import simulate_clicks
 from anymask.evaluation.metrics import filled_box, inscribed_ellipse, iou
 from anymask.masks.rle import decode
+from anymask.predict.promptable import Promptable
 
 COLUMNS = ("filled_box", "ellipse", "box", "click_top", "click_best", "clicks_3", "clicks_5")
 ANCHORS = {  # reference figures measured apart, on another draw: Felzenszwalb region; best of several (an oracle)
@@ -55,7 +56,7 @@ class SetResult:
 
 
 def evaluate_set(
-    segmenter: anymask.Segmenter, shard: TarShard, images: int, masks: int, clicks: int, seed: int
+    segmenter: Promptable, shard: TarShard, images: int, masks: int, clicks: int, seed: int
 ) -> SetResult:
     """Run the protocol on one shard."""
     rng = np.random.default_rng(seed)
@@ -75,7 +76,7 @@ def evaluate_set(
 
 
 def evaluate_mask(
-    segmenter: anymask.Segmenter, embedding: anymask.Embedding, annotation: Any, clicks: int
+    segmenter: Promptable, embedding: anymask.Embedding, annotation: Any, clicks: int
 ) -> tuple[dict[str, float], float]:
     """All columns for one mask, and the predicted IoU of the first click's top mask."""
     truth = decode(annotation["segmentation"])
@@ -170,6 +171,7 @@ def main() -> None:
         "--data", required=True, type=Path, help="folder of SA-1B style tar shards with masks"
     )
     parser.add_argument("--model", default=None, help="model name or path (default: the embedded nano)")
+    parser.add_argument("--closer", action="store_true", help="with a closer look at every answer")
     parser.add_argument("--images", type=int, default=60, help="images per set (default: 60)")
     parser.add_argument("--masks", type=int, default=5, help="masks per image (default: 5)")
     parser.add_argument("--seed", type=int, default=0)
@@ -178,10 +180,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
     options = parser.parse_args()
     segmenter = anymask.load(options.model)
+    measured = anymask.CloserLook(segmenter) if options.closer else segmenter
     names = options.sets or sorted(p.stem for p in options.data.glob("*.tar") if not p.stem.endswith("_raw"))
     results = [
         evaluate_set(
-            segmenter, TarShard(options.data / f"{n}.tar"), options.images, options.masks, 5, options.seed
+            measured, TarShard(options.data / f"{n}.tar"), options.images, options.masks, 5, options.seed
         )
         for n in names
     ]
@@ -195,6 +198,7 @@ def main() -> None:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "model": segmenter.backend.spec.name,
             "model_digest": segmenter.backend.spec.digest,
+            "closer": options.closer,
             "protocol": {"images": options.images, "masks": options.masks, "seed": options.seed},
             "sets": {r.name: {"images": r.images, "masks": r.masks, **r.means} for r in results},
             "mean_of_sets": mean,

@@ -87,6 +87,42 @@ def test_masks_are_the_thresholded_logits():
     assert frame.logits_to_masks(logits, 0.5).sum() < frame.logits_to_masks(logits).sum()
 
 
+@pytest.mark.parametrize("size", [(300, 500), (128, 96), (400, 130)])
+def test_logits_come_to_low_res_as_a_mask_s_cover_does(size):
+    """Mean over the area, where the image shrinks: 8 inside and -8 outside is what a user's mask is given."""
+    frame = Frame(size, 128, 32)
+    low_res_size = tuple(side // 4 for side in frame.network_size)
+    mask = np.random.default_rng(3).random(size) < 0.5
+    logits = np.where(mask, MASK_PROMPT_LOGIT, -MASK_PROMPT_LOGIT).astype(np.float32)
+    expected = frame.mask_to_low_res(mask, low_res_size)
+    assert np.abs(frame.logits_to_low_res(logits, low_res_size) - expected).max() < 1e-5
+    with pytest.raises(InputError):
+        frame.logits_to_low_res(logits[1:], low_res_size)
+
+
+@pytest.mark.parametrize(
+    ("resize", "pad"), [("longest_side", "square"), ("longest_side", 32), ("stretch", "square")]
+)
+@pytest.mark.parametrize("size", [(48, 61), (300, 500), (200, 120), (64, 300), (128, 128)])
+def test_a_slope_keeps_its_place_on_the_way_to_low_res(size, resize, pad):
+    """Whatever grows or shrinks, a linear plane is read at the cells' centres, and the padding is -8."""
+    frame = Frame(size, 128, pad, resize)
+    low_res_size = tuple(side // 4 for side in frame.network_size)
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    low_res = frame.logits_to_low_res((0.02 * x - 0.03 * y).astype(np.float32), low_res_size)
+    assert low_res.shape == low_res_size
+    assert low_res.dtype == np.float32
+    rows, columns = (np.mgrid[: low_res_size[0], : low_res_size[1]] + 0.5) * 4
+    place = frame.points_to_image(np.stack([columns, rows], axis=-1))
+    height, width = frame.resized_size
+    inside = (rows > 4) & (rows < height - 4) & (columns > 4) & (columns < width - 4)
+    assert inside.sum() > 20
+    expected = 0.02 * place[..., 0] - 0.03 * place[..., 1]
+    assert np.abs(low_res - expected)[inside].max() < 1e-3
+    outside = (rows - 2 >= height) | (columns - 2 >= width)
+    assert (low_res[outside] == -MASK_PROMPT_LOGIT).all()
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("pad", ["square", 32])
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anymask.automatic.generator import generate
     from anymask.errors import AnymaskError
     from anymask.image import read_image
+    from anymask.predict.closer import CloserLook
     from anymask.predict.loading import load
     from anymask.predict.segmenter import Segmenter
     from anymask.settings import Settings
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnymaskError",
+    "CloserLook",
     "Embedding",
     "Image",
     "Mask",
@@ -42,6 +44,7 @@ __all__ = [
 
 _HOMES = {
     "AnymaskError": "anymask.errors",
+    "CloserLook": "anymask.predict.closer",
     "Embedding": "anymask.types",
     "Image": "anymask.types",
     "Mask": "anymask.types",

@@ -11,6 +11,7 @@ import anymask
 
 NAMES = {
     "AnymaskError",
+    "CloserLook",
     "Embedding",
     "Image",
     "Mask",

@@ -98,6 +98,41 @@ def test_a_box_gives_the_box_and_a_background_click_takes_some_away(run, photo, 
     assert less.sum() < whole.sum()
 
 
+def test_a_closer_look_is_taken_where_it_is_asked_for(run, photo, tmp_path):
+    """The backend's disc is 12 network pixels at first; in the window it grows by what is fed back to it."""
+    plain = json.loads(run("segment", photo, "--point", "80,60", "--json").out)
+    first = grey(tmp_path / "out/photo_mask.png") > 0
+    assert json.loads((tmp_path / "out/photo.json").read_text())["annotations"][0]["crop_box"] == [
+        0,
+        0,
+        160,
+        120,
+    ]
+    told = json.loads(run("segment", photo, "--point", "80,60", "--closer", "--json").out)
+    mask = grey(tmp_path / "out/photo_mask.png") > 0
+    (record,) = json.loads((tmp_path / "out/photo.json").read_text())["annotations"]
+    assert (plain["closer"], told["closer"]) == (False, True)
+    assert told["model"] == plain["model"]
+    x, y, width, height = record["crop_box"]
+    rows, columns = np.nonzero(first)
+    assert width == pytest.approx(2.5 * (columns.max() + 1 - columns.min()), abs=2)
+    assert height == pytest.approx(2.5 * (rows.max() + 1 - rows.min()), abs=2)
+    assert record["predicted_iou"] == plain["results"][0]["masks"][0]["score"]
+    assert mask.any()
+    assert not np.array_equal(mask, first)
+    outside = np.ones_like(mask)
+    outside[y : y + height, x : x + width] = False
+    assert not mask[outside].any()
+
+
+def test_a_closer_look_of_three_candidates_writes_three(run, photo, tmp_path):
+    outcome = run(
+        "segment", photo, "--point", "20,20", "--background", "90,90", "--closer", "--all-candidates"
+    )
+    assert outcome.status == 0
+    assert len(files_below(tmp_path / "out")) == 5
+
+
 def test_a_rough_mask_is_followed(run, photo, tmp_path):
     rough = np.zeros((120, 160), dtype=np.uint8)
     rough[20:70, 30:100] = 255

@@ -59,6 +59,26 @@ def test_a_folder_tells_its_sources_and_parameters_or_not(nano_folder: Path, tmp
     assert open_subject(str(untaught), threads=1).sources == frozenset()
 
 
+def test_a_closer_look_is_the_model_with_other_answers(nano_folder: Path) -> None:
+    plain, closer = (
+        open_subject(str(nano_folder), threads=1),
+        open_subject(f"closer:{nano_folder}", threads=1),
+    )
+    assert isinstance(closer.model, anymask.CloserLook)
+    assert (closer.spec, closer.name) == (f"closer:{nano_folder}", "closer:small")
+    assert (closer.file_bytes, closer.parameters) == (plain.file_bytes, plain.parameters)
+    assert closer.digest == closer.model.digest != plain.digest
+    embedding = closer.model.embed(PICTURE)
+    mask = closer.model.segment(embedding, box=(5, 5, 15, 12), multimask=False)[0]
+    assert mask.size == PICTURE.shape[:2]
+
+
+@pytest.mark.parametrize("spec", ["closer:nonesuch", "closer:baseline:ellipse", "closer:closer:nano"])
+def test_a_closer_look_is_for_models_only(spec: str) -> None:
+    with pytest.raises(NotFoundError, match="closer:MODEL"):
+        open_subject(spec)
+
+
 @pytest.mark.parametrize(
     "facts",
     [
@@ -113,12 +133,12 @@ def test_models_of_transformers_from_their_folders(tmp_path: Path) -> None:
 
 
 def test_a_process_of_its_own_opens_the_same(nano_folder: Path) -> None:
-    specs = [str(nano_folder), "baseline:ellipse"]
+    specs = [str(nano_folder), f"closer:{nano_folder}", "baseline:ellipse"]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(answer_of, specs) == [answer_of(spec) for spec in specs]
 
 
-@pytest.mark.parametrize("spec", ["nonesuch", "", "baseline:", "mystery:thing", "./nowhere"])
+@pytest.mark.parametrize("spec", ["nonesuch", "", "baseline:", "closer:", "mystery:thing", "./nowhere"])
 def test_unknown_words_are_answered_with_what_is_known(spec: str) -> None:
     with pytest.raises(NotFoundError) as caught:
         open_subject(spec)

@@ -18,7 +18,8 @@ def evaluate(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A model's name or path; baseline:NAME, hf:PATH or detector:PATH for others.",
+            help="A model's name or path, closer:MODEL for its closer look; baseline:NAME, hf:PATH or "
+            "detector:PATH for others.",
         ),
     ] = "nano",
     suite: Annotated[

@@ -15,6 +15,7 @@ from anymask.errors import AnymaskError
 
 if TYPE_CHECKING:
     from anymask.cli.results import Answer
+    from anymask.predict.closer import CloserLook
     from anymask.predict.segmenter import Segmenter
     from anymask.types import Prompt
 
@@ -38,6 +39,9 @@ def segment(
     ] = None,
     all_candidates: Annotated[
         bool, typer.Option("--all-candidates", help="Write three nested answers, not only the best.")
+    ] = False,
+    closer: Annotated[
+        bool, typer.Option("--closer", help="Look again at the object alone: sharper, slower.")
     ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go; made when missing.")] = Path(
         "out"
@@ -71,7 +75,7 @@ def segment(
     prompt = parse_prompt(point or [], background or [], box, mask)
     check_output_folder(out)
     paths = image_paths(images)
-    segmenter = _load(model, backend, device, threads, precision)
+    segmenter = _load(model, backend, device, threads, precision, closer)
     job = _Job(segmenter, prompt, out, all_candidates=all_candidates, talk=not as_json)
     results = job.run(paths, result_names(paths))
     if as_json:
@@ -87,7 +91,7 @@ def segment(
 class _Job:
     """One prompt over many images; failures are gathered, not thrown."""
 
-    segmenter: Segmenter
+    segmenter: Segmenter | CloserLook
     prompt: Prompt
     folder: Path
     all_candidates: bool
@@ -140,11 +144,17 @@ class _Job:
 
 
 def _load(
-    model: str | None, backend: str | None, device: str | None, threads: int | None, precision: str | None
-) -> Segmenter:
+    model: str | None,
+    backend: str | None,
+    device: str | None,
+    threads: int | None,
+    precision: str | None,
+    closer: bool,
+) -> Segmenter | CloserLook:
     """The segmenter, warmed up where that is cheap, so that times told are those of any later image too."""
     import numpy as np
 
+    from anymask.predict.closer import CloserLook
     from anymask.predict.loading import load
     from anymask.runtime.engine import engine_of
 
@@ -157,7 +167,7 @@ def _load(
         f"model {spec.name}, digest {spec.digest}, {engine_of(segmenter.backend)}, "
         f"ready in {1e3 * (time.perf_counter() - start):.0f} ms"
     )
-    return segmenter
+    return CloserLook(segmenter) if closer else segmenter
 
 
 def _tell(answer: Answer, files: dict[str, Path]) -> None:
@@ -194,15 +204,17 @@ def _result(answer: Answer, files: dict[str, Path]) -> dict[str, Any]:
 
 
 def _document(
-    segmenter: Segmenter, results: list[dict[str, Any]], failures: Sequence[AnymaskError]
+    segmenter: Segmenter | CloserLook, results: list[dict[str, Any]], failures: Sequence[AnymaskError]
 ) -> dict[str, Any]:
     from anymask import __version__
+    from anymask.predict.closer import CloserLook
     from anymask.runtime.engine import engine_of
 
     spec, engine = segmenter.spec, engine_of(segmenter.backend)
     return {
         "anymask": __version__,
         "model": {"name": spec.name, "digest": spec.digest},
+        "closer": isinstance(segmenter, CloserLook),
         "engine": {"name": engine.name, "precision": engine.precision, "device": engine.device},
         "results": results,
         "failed": len(failures),

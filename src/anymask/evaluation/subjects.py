@@ -1,7 +1,8 @@
 """Subjects: whatever stands in a table of results, opened from a word on the command line.
 
-``nano`` or a path is a model of the registry; ``baseline:NAME`` a method without learning; ``hf:PATH`` a promptable
-model of transformers in a local folder; ``detector:PATH`` an instance-segmentation model, whose detections answer.
+``nano`` or a path is a model of the registry, ``closer:MODEL`` the same with a closer look at every answer;
+``baseline:NAME`` a method without learning; ``hf:PATH`` a promptable model of transformers in a local folder;
+``detector:PATH`` an instance-segmentation model, whose detections answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anymask.errors import NotFoundError, WeightsError
 from anymask.evaluation.peers.baselines import BASELINES, baseline
+from anymask.predict.closer import CloserLook
 from anymask.predict.promptable import Promptable
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.onnx_backend import OnnxBackend
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Subject", "card_sources", "open_subject"]
 
-KINDS: Final = ("baseline", "hf", "detector")
+KINDS: Final = ("closer", "baseline", "hf", "detector")
 """Words before a colon."""
 
 
@@ -63,15 +65,18 @@ def open_subject(spec: str, threads: int = 0) -> Subject:
         MissingExtraError: it needs a package that is not installed.
     """
     kind, colon, rest = spec.partition(":")
-    if colon and kind in KINDS:
-        if not rest.strip():
-            raise NotFoundError(f"{spec!r} names nothing after the colon; {_known()}")
-        if kind == "baseline":
-            method = baseline(rest)
-            return Subject(spec, method.name, method.digest, method, sources=frozenset())
+    if colon and kind in KINDS and not rest.strip():
+        raise NotFoundError(f"{spec!r} names nothing after the colon; {_known()}")
+    if colon and kind == "baseline":
+        method = baseline(rest)
+        return Subject(spec, method.name, method.digest, method, sources=frozenset())
+    if colon and kind in ("hf", "detector"):
         return _of_transformers(spec, kind, rest, threads)
     settings = load_settings()
-    return _of_registry(spec, replace(settings, threads=threads) if threads else settings)
+    settings = replace(settings, threads=threads) if threads else settings
+    if colon and kind == "closer":
+        return _looking_closer(spec, rest, settings)
+    return _of_registry(spec, settings)
 
 
 def card_sources(facts: Mapping[str, Any]) -> frozenset[str] | None:
@@ -81,6 +86,13 @@ def card_sources(facts: Mapping[str, Any]) -> frozenset[str] | None:
     if not isinstance(sources, list) or not all(isinstance(name, str) for name in sources):
         return None
     return frozenset(sources)
+
+
+def _looking_closer(spec: str, model: str, settings: Settings) -> Subject:
+    plain = _of_registry(model, settings)
+    assert isinstance(plain.model, Segmenter)
+    closer = CloserLook(plain.model)
+    return replace(plain, spec=spec, name=f"closer:{plain.name}", digest=closer.digest, model=closer)
 
 
 def _of_registry(spec: str, settings: Settings) -> Subject:
@@ -139,6 +151,6 @@ def _known(settings: Settings | None = None) -> str:
     models = ", ".join(entry.name for entry in known_models(settings)) or "none"
     methods = ", ".join(f"baseline:{method.name}" for method in BASELINES)
     return (
-        f"there are the models {models}, a model's path, {methods}, hf:FOLDER of a promptable model and "
-        "detector:FOLDER of a detector"
+        f"there are the models {models}, a model's path, closer:MODEL of either, {methods}, "
+        "hf:FOLDER of a promptable model and detector:FOLDER of a detector"
     )

@@ -7,6 +7,7 @@ every object.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from anymask.frame import MASK_PROMPT_LOGIT, CropBox, Frame, image_to_crop
 from anymask.image import ImageSource, read_image
 from anymask.masks.scores import stability_score
 from anymask.predict.segmenter import ARRAY_BYTES, Segmenter, as_run_lengths
-from anymask.runtime.backend import ModelSpec
+from anymask.runtime.backend import Backend, ModelSpec
 from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
 
 __all__ = ["CloserEmbedding", "CloserLook", "look_window"]
@@ -34,6 +35,9 @@ SMALLEST_SIDE: Final = 32
 """Pixels of a window's side, at least, where the image has them."""
 SAME_WINDOW: Final = 0.8
 """IoU from which two candidates of one prompt share a window."""
+
+_VERSION: Final = 1
+"""Raised when the same pictures and prompts would get other answers."""
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -103,9 +107,20 @@ class CloserLook:
         self._windows = Segmenter(segmenter.backend)  # windows are not worth a place in the cache on disk
 
     @property
+    def backend(self) -> Backend:
+        """What runs the model."""
+        return self.segmenter.backend
+
+    @property
     def spec(self) -> ModelSpec:
         """Name, digest and frame of the model."""
         return self.segmenter.spec
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex of all that decides the answers: the model, the two numbers, the rule's version."""
+        text = f"closer look {_VERSION} {self.factor!r} {self.largest_share!r} {self.spec.digest}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"CloserLook({self.segmenter!r}, factor={self.factor:g}, largest_share={self.largest_share:g})"
