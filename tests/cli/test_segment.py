@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 from pycocotools import mask as coco
 
 from anymask.cli.arguments import result_names
+from anymask.runtime.fake_backend import FakeBackend
 
 KEYS = [
     "id", "segmentation", "bbox", "area", "predicted_iou", "stability_score", "crop_box", "point_coords",
@@ -125,12 +126,22 @@ def test_a_closer_look_is_taken_where_it_is_asked_for(run, photo, tmp_path):
     assert not mask[outside].any()
 
 
-def test_a_closer_look_of_three_candidates_writes_three(run, photo, tmp_path):
-    outcome = run(
-        "segment", photo, "--point", "20,20", "--background", "90,90", "--closer", "--all-candidates"
+def test_only_answers_that_are_written_are_looked_at(run, tmp_path, make_photo, monkeypatch):
+    """Discs of 48, 96 and 160 pixels' radius in the photo's corner; the windows go from there."""
+    encoded = []
+    encode = FakeBackend.encode
+    monkeypatch.setattr(
+        FakeBackend, "encode", lambda self, pixels: (encoded.append(1), encode(self, pixels))[1]
     )
-    assert outcome.status == 0
-    assert len(files_below(tmp_path / "out")) == 5
+    big = make_photo(tmp_path / "big.png", 512, 512)
+    for options, encodes in (([], 1), (["--closer"], 2), (["--closer", "--all-candidates"], 4)):
+        encoded.clear()
+        assert run("segment", big, "--point", "20,20", *options).status == 0
+        assert len(encoded) == encodes + 1  # and the one that warms up
+    records = json.loads((tmp_path / "out/big.json").read_text())["annotations"]
+    sides = [record["crop_box"][2] for record in records]
+    shift = 2 * 512 / 128  # the backend measures from the corners of its cells
+    assert sides == pytest.approx([(0.5 + 1.25) * (20 + shift + radius) for radius in (48, 96, 160)], abs=2)
 
 
 def test_a_rough_mask_is_followed(run, photo, tmp_path):

@@ -75,11 +75,12 @@ def segment(
     prompt = parse_prompt(point or [], background or [], box, mask)
     check_output_folder(out)
     paths = image_paths(images)
-    segmenter = _load(model, backend, device, threads, precision, closer)
-    job = _Job(segmenter, prompt, out, all_candidates=all_candidates, talk=not as_json)
+    segmenter = _load(model, backend, device, threads, precision)
+    look = _closer_look(segmenter) if closer else None
+    job = _Job(segmenter, look, prompt, out, all_candidates=all_candidates, talk=not as_json)
     results = job.run(paths, result_names(paths))
     if as_json:
-        console.print_json(_document(segmenter, results, job.failures))
+        console.print_json(_document(segmenter, closer, results, job.failures))
     if job.failures:
         if len(paths) > 1:
             console.complain(f"{len(job.failures)} of {len(paths)} images failed")
@@ -91,7 +92,8 @@ def segment(
 class _Job:
     """One prompt over many images; failures are gathered, not thrown."""
 
-    segmenter: Segmenter | CloserLook
+    segmenter: Segmenter
+    look: CloserLook | None
     prompt: Prompt
     folder: Path
     all_candidates: bool
@@ -132,8 +134,10 @@ class _Job:
         embedding = self.segmenter.embed(image)
         encoded = time.perf_counter()
         masks = self.segmenter.segment_many(embedding, [self.prompt], multimask=self._is_ambiguous())[0]
-        decoded = time.perf_counter()
         kept = masks if self.all_candidates else masks[:1]
+        if self.look is not None:
+            kept = self.look.look_closer(image, self.prompt, kept)
+        decoded = time.perf_counter()
         return Answer(path, image, self.prompt, kept, 1e3 * (encoded - start), 1e3 * (decoded - encoded))
 
     def _is_ambiguous(self) -> bool:
@@ -144,17 +148,11 @@ class _Job:
 
 
 def _load(
-    model: str | None,
-    backend: str | None,
-    device: str | None,
-    threads: int | None,
-    precision: str | None,
-    closer: bool,
-) -> Segmenter | CloserLook:
+    model: str | None, backend: str | None, device: str | None, threads: int | None, precision: str | None
+) -> Segmenter:
     """The segmenter, warmed up where that is cheap, so that times told are those of any later image too."""
     import numpy as np
 
-    from anymask.predict.closer import CloserLook
     from anymask.predict.loading import load
     from anymask.runtime.engine import engine_of
 
@@ -167,7 +165,13 @@ def _load(
         f"model {spec.name}, digest {spec.digest}, {engine_of(segmenter.backend)}, "
         f"ready in {1e3 * (time.perf_counter() - start):.0f} ms"
     )
-    return CloserLook(segmenter) if closer else segmenter
+    return segmenter
+
+
+def _closer_look(segmenter: Segmenter) -> CloserLook:
+    from anymask.predict.closer import CloserLook
+
+    return CloserLook(segmenter)
 
 
 def _tell(answer: Answer, files: dict[str, Path]) -> None:
@@ -204,17 +208,16 @@ def _result(answer: Answer, files: dict[str, Path]) -> dict[str, Any]:
 
 
 def _document(
-    segmenter: Segmenter | CloserLook, results: list[dict[str, Any]], failures: Sequence[AnymaskError]
+    segmenter: Segmenter, closer: bool, results: list[dict[str, Any]], failures: Sequence[AnymaskError]
 ) -> dict[str, Any]:
     from anymask import __version__
-    from anymask.predict.closer import CloserLook
     from anymask.runtime.engine import engine_of
 
     spec, engine = segmenter.spec, engine_of(segmenter.backend)
     return {
         "anymask": __version__,
         "model": {"name": spec.name, "digest": spec.digest},
-        "closer": isinstance(segmenter, CloserLook),
+        "closer": closer,
         "engine": {"name": engine.name, "precision": engine.precision, "device": engine.device},
         "results": results,
         "failed": len(failures),

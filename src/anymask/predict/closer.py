@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anymask.errors import EmbeddingMismatchError, InputError
+from anymask.errors import EmbeddingMismatchError, InputError, MaskError
 from anymask.frame import MASK_PROMPT_LOGIT, CropBox, Frame, image_to_crop
 from anymask.image import ImageSource, read_image
 from anymask.masks.scores import stability_score
@@ -28,7 +28,6 @@ __all__ = ["CloserEmbedding", "CloserLook", "look_window"]
 
 FACTOR: Final = 2.5
 LARGEST_SHARE: Final = 0.5
-LARGEST_FACTOR: Final = 100.0
 SLIMMEST: Final = 0.5
 """Shorter side of a window by its longer one, at least."""
 SMALLEST_SIDE: Final = 32
@@ -90,13 +89,13 @@ class CloserLook:
 
         Args:
             segmenter: answers both times.
-            factor: sides of a window by those of what it surrounds, from 1 to 100.
+            factor: sides of a window by those of what it surrounds, 1 or more.
             largest_share: of the image's area; over 0, at most 1.
 
         Raises `InputError` for a number out of range.
         """
-        if not 1.0 <= factor <= LARGEST_FACTOR:
-            raise InputError(f"the closer look's factor must be from 1 to {LARGEST_FACTOR:g}, got {factor}")
+        if not 1.0 <= factor < math.inf:
+            raise InputError(f"the closer look's factor must be a number from 1, got {factor}")
         if not 0.0 < largest_share <= 1.0:
             raise InputError(
                 f"the closer look's largest share must be over 0 and at most 1, got {largest_share}"
@@ -162,12 +161,17 @@ class CloserLook:
         as_arrays = sum(map(len, first)) * height * width <= ARRAY_BYTES
         looked = []
         for prompt, masks in zip(prompts, first, strict=True):
-            closer = self._closer(embedding, prompt, masks)
-            looked.append(MaskSet(closer if as_arrays else map(as_run_lengths, closer), masks.image_size))
+            closer = self.look_closer(embedding.picture, prompt, masks)
+            looked.append(closer if as_arrays else MaskSet(map(as_run_lengths, closer), masks.image_size))
         return looked
 
-    def _closer(self, embedding: CloserEmbedding, prompt: Prompt, masks: MaskSet) -> list[Mask]:
-        """The candidates of one prompt, in their order; those of about the same window share one encode."""
+    def look_closer(self, picture: Image, prompt: Prompt, masks: MaskSet) -> MaskSet:
+        """The second look alone, at answers that ``segmenter`` gave to ``prompt`` on ``picture``, all or some.
+
+        Those of about the same window share one encode. Raises `MaskError` for masks of another size.
+        """
+        if masks.image_size != picture.size:
+            raise MaskError(f"the masks are of an image of {masks.image_size}, the picture is {picture.size}")
         encoded: dict[CropBox, Embedding] = {}
         closer = []
         for mask in masks:
@@ -175,10 +179,10 @@ class CloserLook:
             if window is not None:
                 window = next((other for other in encoded if _serves(other, window, mask)), window)
                 if window not in encoded:
-                    encoded[window] = self._windows.embed(_cut(embedding.picture.pixels, window))
+                    encoded[window] = self._windows.embed(_cut(picture.pixels, window))
                 mask = self._look(encoded[window], window, prompt, mask)
             closer.append(mask)
-        return closer
+        return MaskSet(closer, masks.image_size)
 
     def _window(self, mask: Mask, prompt: Prompt) -> CropBox | None:
         """Where to look closer at a candidate; None where not to."""
