@@ -314,22 +314,28 @@ def test_which_windows_are_about_the_same(other, wanted, box, serves) -> None:
 
 @pytest.fixture(params=["fake", "onnx"])
 def look(request: pytest.FixtureRequest, nano_folder: Path) -> CloserLook:
-    """Over the fake and a real network."""
-    return CloserLook(Segmenter(FakeBackend() if request.param == "fake" else OnnxBackend(nano_folder, 1)))
+    """Over the fake and a real network, whose random weights answer with the whole image."""
+    backend = FakeBackend() if request.param == "fake" else OnnxBackend(nano_folder, threads=1)
+    return CloserLook(Segmenter(backend), largest_share=1.0)
 
 
 def test_an_answer_can_be_given_back(look: CloserLook) -> None:
-    """Its low-resolution logits are those of the whole image's frame, and tell the mask that was answered."""
+    """Its low-resolution logits are those of the whole image's frame, of the first look."""
     embedding = look.embed(noise(300, 400))
     answer = look.segment(embedding, points=[(200, 150)])[0]
     plain = look.segmenter.segment(embedding, points=[(200, 150)])[0]
     assert answer.low_res_logits is not None
     assert plain.low_res_logits is not None
-    assert answer.low_res_logits.shape == plain.low_res_logits.shape
+    assert answer.crop_box is not None
+    assert np.abs(answer.low_res_logits - plain.low_res_logits).max() < 1e-5
     again = look.segment(
         embedding, [(200, 150), (40, 40)], [1, 0], mask=answer.low_res_logits, multimask=False
     )
+    by_plain = look.segmenter.segment(
+        embedding, [(200, 150), (40, 40)], [1, 0], mask=plain.low_res_logits, multimask=False
+    )
     assert len(again) == 1
+    assert again[0].score == pytest.approx(by_plain[0].score, abs=1e-5)
     assert again.image_size == (300, 400)
     by_mask = look.segment(embedding, mask=answer.array, multimask=False)
     assert by_mask.image_size == (300, 400)
