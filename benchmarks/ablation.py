@@ -38,8 +38,8 @@ from anymask.evaluation.plan import Plan
 from anymask.evaluation.runner import SetResult, measure_set
 from anymask.evaluation.subjects import Subject, open_subject
 from anymask.evaluation.summary import Metric, compare_results, metric_values, metrics
-from anymask.model.nano import Nano, NanoConfig
-from anymask.model.nano_encoder import count_parameters
+from anymask.model.nano.encoder import count_parameters
+from anymask.model.nano.network import Nano, NanoConfig
 from anymask.model.weights import load_strict, read_weights
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.torch_backend import TorchBackend

@@ -105,8 +105,8 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
     """Weights, graphs and the job."""
     import torch
 
-    from anymask.model.convert import load_checkpoint
-    from anymask.model.export_network import export_network
+    from anymask.model.checkpoints.convert import load_checkpoint
+    from anymask.model.export.network import export_network
     from anymask.model.families import save_network
     from anymask.model.variants import VIT_B
     from anymask.predict.segmenter import Segmenter

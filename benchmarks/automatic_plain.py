@@ -21,7 +21,7 @@ from anymask.automatic.filters import published_nms
 from anymask.automatic.grid import point_grid
 from anymask.automatic.settings import AutomaticSettings
 from anymask.frame import Frame
-from anymask.model.prompt_encoder import PromptTensors
+from anymask.model.prompt_tensors import PromptTensors
 from anymask.predict.prompts import prompt_arrays
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.backend import Features, FloatArray, PromptArrays

@@ -28,8 +28,8 @@ from anymask.automatic.grid import point_grid
 from anymask.automatic.settings import AutomaticSettings
 from anymask.frame import Frame
 from anymask.image import read_image
-from anymask.model.prompt_encoder import PromptTensors
-from anymask.model.sam import Sam
+from anymask.model.prompt_tensors import PromptTensors
+from anymask.model.sam.network import Sam
 from anymask.predict.segmenter import Segmenter
 from sam_parity import randomised_sam
 

@@ -110,8 +110,8 @@ def torch_engine(
 ) -> Engine:
     import torch
 
-    from anymask.model.fast_decoder import FastDecoder
-    from anymask.model.prompt_encoder import PromptTensors
+    from anymask.model.prompt_tensors import PromptTensors
+    from anymask.model.sam.fast_decoder import FastDecoder
 
     decoder = FastDecoder(network).to(device) if fast else network.to(device)
     part = (
@@ -144,7 +144,7 @@ def export(network: Any, folder: Path) -> None:
 
     import torch
 
-    from anymask.model.fast_decoder import FastDecoder
+    from anymask.model.sam.fast_decoder import FastDecoder
 
     decoder = FastDecoder(network)
     names = list(decoder.image_part.names)
@@ -275,8 +275,8 @@ def arithmetic() -> dict[str, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from anymask.model.fast_decoder import FastDecoder
-    from anymask.model.prompt_encoder import PromptTensors
+    from anymask.model.prompt_tensors import PromptTensors
+    from anymask.model.sam.fast_decoder import FastDecoder
 
     network, config = make_network()
     image = torch.from_numpy(embedding())

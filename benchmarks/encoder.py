@@ -79,7 +79,7 @@ def random_network(config: Any) -> Any:
 
 def prepare(folder: Path, config: Any, int8: bool, graphs: bool) -> None:
     """Weights, the peer's configuration and exported graphs, in a process that ends after it."""
-    from anymask.model.export_network import export_network
+    from anymask.model.export.network import export_network
     from anymask.model.families import save_network
     from anymask.runtime import agreement
     from anymask.runtime.int8_export import convert_to_int8
@@ -139,7 +139,7 @@ def open_peer(network: Any, config: Any, device: str) -> Callable[[Any], Any]:
     import torch
     import transformers
 
-    from anymask.model.transformers_names import to_transformers
+    from anymask.model.checkpoints.transformers_names import to_transformers
 
     vision = {
         "hidden_size": config.embed_dim,
@@ -306,7 +306,7 @@ def mask_ious(
     """IoU of each mask drawn from the two embeddings, for 16 clicks on a grid."""
     import torch
 
-    from anymask.model.prompt_encoder import PromptTensors
+    from anymask.model.prompt_tensors import PromptTensors
 
     places = torch.linspace(0.2, 0.8, 4) * config.image_size
     grid = torch.cartesian_prod(places, places)

@@ -22,11 +22,11 @@ from torch import Tensor
 
 import sam_parity
 from anymask.errors import PromptError
-from anymask.model.efficient_sam import EFFICIENT_SAM_S, EFFICIENT_SAM_TI
+from anymask.model.efficient.network import EFFICIENT_SAM_S, EFFICIENT_SAM_TI
 from anymask.model.families import build_network, infer_config, published_config
-from anymask.model.hq_sam import HqSamConfig
+from anymask.model.hq.network import HqSamConfig
 from anymask.model.network import NetworkConfig
-from anymask.model.prompt_encoder import PromptTensors
+from anymask.model.prompt_tensors import PromptTensors
 from anymask.model.variants import TINY_TEST, VIT_B, VIT_H, VIT_L, SamConfig
 from anymask.model.weights import load_strict
 from family_rows import Answer, Ours, Row, disturb, errors, feature_errors, kind_of, largest, worst

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from anymask.model.network import LOW_RES_STRIDE, NetworkConfig
-from anymask.model.prompt_encoder import NOT_A_POINT, PromptTensors
+from anymask.model.prompt_tensors import NOT_A_POINT, PromptTensors
 from anymask.runtime.backend import PromptArrays
 from anymask.runtime.torch_backend import TorchBackend
 

@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 import family_checks as checks
 import sam_parity
-from anymask.model.efficient_sam import EFFICIENT_SAM_S, EFFICIENT_SAM_TI
+from anymask.model.efficient.network import EFFICIENT_SAM_S, EFFICIENT_SAM_TI
 from anymask.model.families import build_network, published_config
-from anymask.model.hq_sam import HqSamConfig
+from anymask.model.hq.network import HqSamConfig
 from anymask.model.network import NetworkConfig
 from anymask.model.variants import MEDSAM, TINY_TEST, SamConfig
 from anymask.predict.segmenter import Segmenter

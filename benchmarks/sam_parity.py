@@ -14,10 +14,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from anymask.model.checkpoints.transformers_names import to_transformers
 from anymask.model.layers import LayerNorm2d
-from anymask.model.prompt_encoder import PromptTensors
-from anymask.model.sam import Sam, build_sam
-from anymask.model.transformers_names import to_transformers
+from anymask.model.prompt_tensors import PromptTensors
+from anymask.model.sam.network import Sam, build_sam
 from anymask.model.variants import SamConfig
 
 PROMPT_CASES = ("points", "box", "points + box", "padding points", "mask", "points + mask", "ragged")

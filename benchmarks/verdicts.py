@@ -27,8 +27,8 @@ from rich.table import Table
 from anymask.evaluation.plan import Plan
 from anymask.evaluation.study import Study, run_study
 from anymask.evaluation.summary import compare_results, metrics
-from anymask.model.export import export_nano
-from anymask.model.nano import Nano
+from anymask.model.export.nano import export_nano
+from anymask.model.nano.network import Nano
 from anymask.model.weights import load_weights
 from anymask.training.loop import train
 from anymask.training.recipes.nano_v1 import RECIPE

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from anymask.model.nano import Nano
-    from anymask.model.sam import Sam
+    from anymask.model.nano.network import Nano
+    from anymask.model.sam.network import Sam
 
 settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -34,7 +34,7 @@ def random_nano() -> Nano:
 @pytest.fixture(scope="session")
 def nano_folder(random_nano: Nano, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`random_nano` exported to ONNX."""
-    from anymask.model.export import export_nano
+    from anymask.model.export.nano import export_nano
 
     folder = tmp_path_factory.mktemp("models") / "small"
     export_nano(random_nano, folder, "small")
@@ -46,7 +46,7 @@ def random_sam() -> Sam:
     """A SAM with every kind of layer and a frame of 128."""
     import torch
 
-    from anymask.model.sam import build_sam
+    from anymask.model.sam.network import build_sam
     from anymask.model.variants import TINY_TEST
 
     with torch.random.fork_rng(devices=[]):

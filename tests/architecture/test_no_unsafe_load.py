@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOOR = ROOT / "src/anymask/model/convert.py"
+DOOR = ROOT / "src/anymask/model/checkpoints/convert.py"
 FOLDERS = ("src", "benchmarks", "examples", "docs")
 
 FORBIDDEN_MODULES = {

@@ -27,9 +27,9 @@ import hostile_pickles as hp  # noqa: E402
 import safetensors.torch  # noqa: E402
 
 from anymask.errors import AnymaskError, ModelError, WeightsError, error_classes  # noqa: E402
-from anymask.model.convert import convert_checkpoint, load_checkpoint, read_checkpoint  # noqa: E402
+from anymask.model.checkpoints.convert import convert_checkpoint, load_checkpoint, read_checkpoint  # noqa: E402
 from anymask.model.families import load_network, save_network  # noqa: E402
-from anymask.model.sam import Sam  # noqa: E402
+from anymask.model.sam.network import Sam  # noqa: E402
 from anymask.model.variants import TINY_TEST  # noqa: E402
 
 pytestmark = [
@@ -45,7 +45,7 @@ import json, os, resource, sys
 import torch, onnxruntime
 torch.set_num_threads(1)
 from anymask.errors import AnymaskError
-from anymask.model.convert import convert_checkpoint
+from anymask.model.checkpoints.convert import convert_checkpoint
 from anymask.model.families import load_network
 from anymask.model.variants import TINY_TEST
 from anymask.runtime.registry import load_backend
@@ -302,7 +302,7 @@ def test_an_old_torch_reads_no_pickles(weights, tmp_path, monkeypatch):
 
 def test_a_storage_longer_than_its_member_is_seen_here_too(weights, tmp_path):
     """What today's torch refuses by itself is also refused by the check that stands after it."""
-    from anymask.model.convert import _refuse_short_storages
+    from anymask.model.checkpoints.convert import _refuse_short_storages
 
     with pytest.raises(WeightsError, match="more values than the file holds"):
         _refuse_short_storages({"w": torch.zeros(1000)}, frozenset({8, 16}), "a.pth")

@@ -17,8 +17,8 @@ import torch
 
 from anymask.cli.main import main
 from anymask.model.families import save_network
-from anymask.model.prompt_encoder import PromptTensors
-from anymask.model.sam import Sam
+from anymask.model.prompt_tensors import PromptTensors
+from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.runtime.manifest import read_manifest
 from anymask.runtime.onnx_backend import OnnxBackend
@@ -88,7 +88,7 @@ def test_a_refusal_is_one_sentence(
 ) -> None:
     import copy
 
-    from anymask.model import export_network
+    from anymask.model.export import network as export_network
     from anymask.model.inference import for_inference
 
     def other(network: Sam) -> Any:

@@ -306,7 +306,7 @@ def test_convert_does_not_take_the_embedded_name(run, cache, tmp_path, published
 def test_convert_and_check_a_folder(run, cache, tmp_path, random_sam):
     import safetensors.torch
 
-    from anymask.model.transformers_names import to_transformers
+    from anymask.model.checkpoints.transformers_names import to_transformers
 
     folder = tmp_path / "tiny-sam"
     folder.mkdir()

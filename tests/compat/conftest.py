@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from anymask.compat.modeling import Sam as CompatSam
-    from anymask.model.sam import Sam
+    from anymask.model.sam.network import Sam
 
 
 def _benchmark() -> ModuleType:

@@ -119,7 +119,7 @@ def test_a_folder_without_a_model(tmp_path):
 def test_a_light_sam_is_kept_in_our_format(tmp_path):
     """transformers has no MobileSAM; ours comes back as it was."""
     from anymask.model.families import build_network
-    from anymask.model.mobile_sam import MobileSamConfig
+    from anymask.model.light.mobile_sam import MobileSamConfig
 
     sizes = MobileSamConfig(
         name="small", image_size=64, prompt_dim=16, decoder_heads=2, decoder_mlp_dim=24, iou_head_hidden_dim=12,
@@ -138,7 +138,7 @@ def test_a_network_with_parts_of_its_own_runs_behind_a_segmenter(tmp_path):
     import dataclasses
 
     from anymask.model.families import build_network, save_network
-    from anymask.model.hq_sam import HqSamConfig
+    from anymask.model.hq.network import HqSamConfig
 
     sizes = HqSamConfig(**dataclasses.asdict(TINY_TEST))
     network = build_network(sizes)

@@ -20,7 +20,7 @@ from anymask.errors import DatasetError, WeightsError
 from anymask.evaluation.plan import Plan
 from anymask.evaluation.subjects import Subject
 from anymask.masks.boxes import mask_to_box
-from anymask.model.nano import Nano
+from anymask.model.nano.network import Nano
 from anymask.model.weights import save_weights
 from anymask.runtime.torch_backend import TorchBackend
 from anymask.training.checkpoint import load_average

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from anymask.model.nano import Nano, NanoConfig
-from anymask.model.nano_decoder import NanoDecoderConfig
-from anymask.model.nano_encoder import NanoEncoderConfig
+from anymask.model.nano.decoder import NanoDecoderConfig
+from anymask.model.nano.encoder import NanoEncoderConfig
+from anymask.model.nano.network import Nano, NanoConfig
 
 SMALL_NANO = NanoConfig(
     128,

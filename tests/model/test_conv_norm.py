@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from anymask.model.conv_norm import ConvNorm, Fusible, absorb_norm, centred, fuse  # noqa: E402
+from anymask.model.light.conv_norm import ConvNorm, Fusible, absorb_norm, centred, fuse  # noqa: E402
 
 
 def unsettled(module: nn.Module, seed: int = 0) -> nn.Module:

@@ -13,9 +13,10 @@ import torch
 from small_nano import seeded_nano
 
 from anymask.errors import ParityError
-from anymask.model import export
-from anymask.model.half_storage import store_half
-from anymask.model.nano import Nano
+from anymask.model.export import nano as export
+from anymask.model.export import parity
+from anymask.model.export.half_storage import store_half
+from anymask.model.nano.network import Nano
 
 GRAPHS = ("encoder.onnx", "decoder.onnx")
 
@@ -66,7 +67,7 @@ def test_another_networks_graph_is_refused(model: Nano, folder: Path, tmp_path: 
 def test_a_refused_export_writes_nothing(
     model: Nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "check_parity", lambda *_: export.Parity(0.0, 0.5, 0.0, 1.0))
+    monkeypatch.setattr(export, "check_parity", lambda *_: parity.Parity(0.0, 0.5, 0.0, 1.0))
     with pytest.raises(ParityError, match="logits differ"):
         export.export_nano(model, tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
@@ -87,9 +88,9 @@ def test_half_precision_halves_the_files_and_keeps_the_masks(
     values = sum(p.numel() for p in model.parameters())
     assert whole - half > 0.8 * 2 * values  # two of four bytes of nearly every parameter
     encoder, decoder = ((half_folder / name).read_bytes() for name in GRAPHS)
-    parity = export.check_parity(model, encoder, decoder)
-    assert parity.broken_bounds(export.HALF_WEIGHTS) == []
-    assert parity.broken_bounds()  # rounding shows, so the looser bounds are what let it pass
+    seen = export.check_parity(model, encoder, decoder)
+    assert seen.broken_bounds(parity.HALF_WEIGHTS) == []
+    assert seen.broken_bounds()  # rounding shows, so the looser bounds are what let it pass
     assert json.loads((half_folder / "manifest.json").read_text())["storage"]["weights"] == "float16"
 
 
@@ -126,7 +127,7 @@ def test_values_beyond_half_precision_stay() -> None:
 
 
 def test_suite_holds_the_awkward_prompts() -> None:
-    labels = [prompts[1] for prompts in export.prompt_suite(64, 96)]
+    labels = [prompts[1] for prompts in parity.prompt_suite(64, 96)]
     box_only = [x for x in labels if (x == 2).any() and not ((x == 0) | (x == 1) | (x == -1)).any()]
     padded = [x for x in labels if (x == -1).any() and (x >= 0).any()]
     nothing_but_a_mask = [x for x in labels if (x == -1).all()]

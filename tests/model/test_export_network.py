@@ -17,13 +17,13 @@ import torch
 from seeded_networks import seeded_weights
 
 from anymask.errors import OutputError, ParityError, PromptError
-from anymask.model import export_network as export
+from anymask.model.export import network as export
 from anymask.model.families import build_network, published_config
-from anymask.model.hq_sam import HqSamConfig
-from anymask.model.image_encoder import Block
+from anymask.model.hq.network import HqSamConfig
 from anymask.model.inference import InferenceBlock, for_inference, network_digest
-from anymask.model.prompt_encoder import PromptTensors
-from anymask.model.sam import Sam
+from anymask.model.prompt_tensors import PromptTensors
+from anymask.model.sam.image_encoder import Block
+from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.runtime.agreement import agreement, ask
 from anymask.runtime.backend import PromptArrays

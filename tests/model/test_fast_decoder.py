@@ -17,10 +17,10 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
-from anymask.model.fast_decoder import FastDecoder  # noqa: E402
 from anymask.model.layers import LayerNorm2d  # noqa: E402
-from anymask.model.prompt_encoder import PromptTensors  # noqa: E402
-from anymask.model.sam import Sam, build_sam  # noqa: E402
+from anymask.model.prompt_tensors import PromptTensors  # noqa: E402
+from anymask.model.sam.fast_decoder import FastDecoder  # noqa: E402
+from anymask.model.sam.network import Sam, build_sam  # noqa: E402
 from anymask.model.variants import TINY_TEST, VIT_B, SamConfig  # noqa: E402
 
 LOGITS_BOUND = 1e-3  # measured 8e-6 on values of spread 1.2 (tiny), 4e-5 of spread 4.7 (full size)

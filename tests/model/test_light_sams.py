@@ -15,7 +15,7 @@ from anymask.compat.live_backend import LiveBackend  # noqa: E402
 from anymask.compat.modeling import Sam  # noqa: E402
 from anymask.errors import ModelError, ModelFormatError  # noqa: E402
 from anymask.masks.scores import stability_score  # noqa: E402
-from anymask.model.convert import load_checkpoint  # noqa: E402
+from anymask.model.checkpoints.convert import load_checkpoint  # noqa: E402
 from anymask.model.families import (  # noqa: E402
     build_network,
     family_of,
@@ -24,15 +24,15 @@ from anymask.model.families import (  # noqa: E402
     published_config,
     save_network,
 )
-from anymask.model.mobile_sam import VIT_T, MobileSamConfig  # noqa: E402
-from anymask.model.network import NetworkConfig, PromptableNetwork  # noqa: E402
-from anymask.model.prompt_encoder import PromptTensors  # noqa: E402
-from anymask.model.repvit_sam import (  # noqa: E402
+from anymask.model.light.mobile_sam import VIT_T, MobileSamConfig  # noqa: E402
+from anymask.model.light.repvit_sam import (  # noqa: E402
     EDGE_SAM_M1,
     REPVIT_SAM_M2_3,
     EdgeSamConfig,
     RepVitSamConfig,
 )
+from anymask.model.network import NetworkConfig, PromptableNetwork  # noqa: E402
+from anymask.model.prompt_tensors import PromptTensors  # noqa: E402
 from anymask.predict.segmenter import Segmenter  # noqa: E402
 from anymask.runtime.manifest import read_manifest  # noqa: E402
 from anymask.runtime.torch_backend import TorchBackend  # noqa: E402
@@ -199,7 +199,7 @@ def test_its_graph_gives_the_same_embedding(config, tmp_path):
     pytest.importorskip("onnx")
     import onnxruntime
 
-    from anymask.model.export_network import export_network
+    from anymask.model.export.network import export_network
 
     network = seeded(config)
     export_network(network, config, tmp_path / "graphs")

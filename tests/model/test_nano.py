@@ -6,10 +6,15 @@ import pytest
 import torch
 from small_nano import seeded_nano, wake_branches
 
-from anymask.model.nano import Nano, NanoConfig
-from anymask.model.nano_decoder import Affinity
-from anymask.model.nano_encoder import count_parameters
-from anymask.model.prompt_maps import MAP_CHANNELS, features_under_box, features_under_points, prompt_maps
+from anymask.model.nano.decoder import Affinity
+from anymask.model.nano.encoder import count_parameters
+from anymask.model.nano.network import Nano, NanoConfig
+from anymask.model.nano.prompt_maps import (
+    MAP_CHANNELS,
+    features_under_box,
+    features_under_points,
+    prompt_maps,
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from small_nano import SMALL_NANO, seeded_nano  # noqa: E402
 
 import anymask  # noqa: E402
 from anymask.errors import ModelError, ModelFormatError  # noqa: E402
-from anymask.model.convert import convert_checkpoint  # noqa: E402
-from anymask.model.export_network import export_network  # noqa: E402
+from anymask.model.checkpoints.convert import convert_checkpoint  # noqa: E402
+from anymask.model.export.network import export_network  # noqa: E402
+from anymask.model.export.published_decoder import export_published_decoder  # noqa: E402
 from anymask.model.families import (  # noqa: E402
     build_network,
     family_of,
@@ -24,10 +25,9 @@ from anymask.model.families import (  # noqa: E402
     save_network,
     sizes_fact,
 )
-from anymask.model.nano import KNOWN_BLOCKS, Nano, NanoConfig  # noqa: E402
-from anymask.model.nano_encoder import NanoEncoderConfig  # noqa: E402
+from anymask.model.nano.encoder import NanoEncoderConfig  # noqa: E402
+from anymask.model.nano.network import KNOWN_BLOCKS, Nano, NanoConfig  # noqa: E402
 from anymask.model.network import NetworkConfig  # noqa: E402
-from anymask.model.published_decoder import export_published_decoder  # noqa: E402
 from anymask.model.weights import save_weights  # noqa: E402
 from anymask.runtime.onnx_backend import OnnxBackend  # noqa: E402
 from anymask.runtime.torch_backend import TorchBackend  # noqa: E402

@@ -10,8 +10,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from anymask.errors import ModelError  # noqa: E402
-from anymask.model.conv_norm import fuse  # noqa: E402
-from anymask.model.repvit import (  # noqa: E402
+from anymask.model.light.conv_norm import fuse  # noqa: E402
+from anymask.model.light.repvit import (  # noqa: E402
     BranchesOfNorms,
     BranchesThenNorm,
     JoinedRepVit,

@@ -18,14 +18,14 @@ torch = pytest.importorskip("torch")
 import safetensors.torch  # noqa: E402
 
 from anymask.errors import ModelFormatError, WeightsError  # noqa: E402
-from anymask.model.convert import (  # noqa: E402
+from anymask.model.checkpoints.convert import (  # noqa: E402
     convert_checkpoint,
     load_checkpoint,
     read_checkpoint,
 )
+from anymask.model.checkpoints.transformers_names import from_transformers, to_transformers  # noqa: E402
 from anymask.model.families import infer_config, load_network  # noqa: E402
-from anymask.model.sam import build_sam  # noqa: E402
-from anymask.model.transformers_names import from_transformers, to_transformers  # noqa: E402
+from anymask.model.sam.network import build_sam  # noqa: E402
 from anymask.model.variants import TINY_TEST, VARIANTS  # noqa: E402
 from anymask.model.weights import file_sha256  # noqa: E402
 
@@ -232,5 +232,5 @@ def test_other_image_sizes_are_inferred_and_strangers_refused():
 
 
 def test_importing_the_door_needs_no_transformers():
-    code = "import sys, anymask.model.convert; sys.exit('transformers' in sys.modules)"
+    code = "import sys, anymask.model.checkpoints.convert; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

@@ -9,10 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from anymask.errors import ModelError  # noqa: E402
-from anymask.model.mask_decoder import select_masks  # noqa: E402
-from anymask.model.prompt_encoder import PromptTensors  # noqa: E402
-from anymask.model.sam import Sam, build_sam  # noqa: E402
-from anymask.model.two_way_transformer import Attention  # noqa: E402
+from anymask.model.prompt_tensors import PromptTensors  # noqa: E402
+from anymask.model.sam.mask_decoder import select_masks  # noqa: E402
+from anymask.model.sam.network import Sam, build_sam  # noqa: E402
+from anymask.model.sam.two_way_transformer import Attention  # noqa: E402
 from anymask.model.variants import TINY_TEST  # noqa: E402
 
 

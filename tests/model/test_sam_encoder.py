@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from anymask.errors import ModelError  # noqa: E402
-from anymask.model.image_encoder import (  # noqa: E402
+from anymask.model.layers import MLP, LayerNorm2d  # noqa: E402
+from anymask.model.sam.image_encoder import (  # noqa: E402
     Attention,
     Block,
     ImageEncoder,
@@ -19,8 +20,7 @@ from anymask.model.image_encoder import (  # noqa: E402
     resize_positions,
     split_windows,
 )
-from anymask.model.layers import MLP, LayerNorm2d  # noqa: E402
-from anymask.model.sam import build_sam  # noqa: E402
+from anymask.model.sam.network import build_sam  # noqa: E402
 from anymask.model.variants import TINY_TEST  # noqa: E402
 
 
@@ -77,7 +77,7 @@ def test_relative_positions_are_rows_by_query_minus_key():
 @torch.no_grad()
 def test_attention_is_its_definition(monkeypatch, at_once):
     """Loops over queries and keys in double precision; in one band of rows and in several."""
-    monkeypatch.setattr("anymask.model.image_encoder.QUERIES_AT_ONCE", at_once)
+    monkeypatch.setattr("anymask.model.sam.image_encoder.QUERIES_AT_ONCE", at_once)
     attention = Attention(dim=6, num_heads=2, size=3).double()
     for parameter in attention.parameters():
         parameter.copy_(torch.randn(parameter.shape, dtype=torch.float64))

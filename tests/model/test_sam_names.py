@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from anymask.errors import ModelError  # noqa: E402
-from anymask.model.sam import build_sam  # noqa: E402
+from anymask.model.sam.network import build_sam  # noqa: E402
 from anymask.model.variants import TINY_TEST, VIT_B, SamConfig, variant  # noqa: E402
 
 

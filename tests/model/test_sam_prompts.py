@@ -9,8 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from anymask.errors import ModelError  # noqa: E402
-from anymask.model.prompt_encoder import PositionEmbeddingRandom, PromptEncoder, PromptTensors  # noqa: E402
-from anymask.model.sam import build_sam  # noqa: E402
+from anymask.model.prompt_tensors import PromptTensors  # noqa: E402
+from anymask.model.sam.network import build_sam  # noqa: E402
+from anymask.model.sam.prompt_encoder import PositionEmbeddingRandom, PromptEncoder  # noqa: E402
 from anymask.model.variants import TINY_TEST  # noqa: E402
 
 

@@ -15,7 +15,7 @@ import safetensors.torch  # noqa: E402
 
 from anymask.errors import ModelFormatError, OutputError, WeightsError  # noqa: E402
 from anymask.model.families import load_network, save_network  # noqa: E402
-from anymask.model.sam import build_sam  # noqa: E402
+from anymask.model.sam.network import build_sam  # noqa: E402
 from anymask.model.variants import TINY_TEST  # noqa: E402
 from anymask.model.weights import (  # noqa: E402
     file_sha256,
@@ -195,9 +195,17 @@ def test_a_sam_keeps_its_sizes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", [None, "no json", "[]", "{}", '{"name": 1}', '{"family": "sam"}', '{"family": "mas"}']
+    "text", ["no json", "[]", "{}", '{"name": 1}', '{"family": "sam"}', '{"family": "mas"}']
 )
 def test_a_file_without_sizes_is_no_sam(tmp_path, linear, text):
-    save_weights(linear, tmp_path / "w", None if text is None else {"anymask.network": text})
+    save_weights(linear, tmp_path / "w", {"anymask.network": text})
     with pytest.raises(ModelFormatError, match="sizes"):
+        load_network(tmp_path / "w")
+
+
+def test_a_file_that_states_nothing_is_known_by_its_keys_or_refused(tmp_path, linear):
+    save_weights(linear, tmp_path / "w", None)
+    with pytest.raises(
+        ModelFormatError, match="no checkpoint of a known family .*its keys start with bias, weight"
+    ):
         load_network(tmp_path / "w")

@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 from seeded_networks import seeded_weights, uniform  # noqa: E402
 
 from anymask.errors import ModelError  # noqa: E402
-from anymask.model.conv_norm import fuse  # noqa: E402
-from anymask.model.tiny_vit import TinyVit, TinyVitBlock, WindowAttention, window_places  # noqa: E402
+from anymask.model.light.conv_norm import fuse  # noqa: E402
+from anymask.model.light.tiny_vit import TinyVit, TinyVitBlock, WindowAttention, window_places  # noqa: E402
 
 
 def small_encoder(image_size: int = 64) -> TinyVit:

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 import golden_inputs as inputs  # noqa: E402
 
 from anymask.errors import ModelError, ModelFormatError, PromptError, WeightsError  # noqa: E402
-from anymask.model.convert import load_checkpoint  # noqa: E402
-from anymask.model.efficient_sam import (  # noqa: E402
+from anymask.model.checkpoints.convert import load_checkpoint  # noqa: E402
+from anymask.model.efficient.network import (  # noqa: E402
     EFFICIENT_SAM_TI,
     EfficientSam,
     EfficientSamConfig,
@@ -27,7 +27,7 @@ from anymask.model.families import (  # noqa: E402
     published_config,
     save_network,
 )
-from anymask.model.prompt_encoder import PromptTensors  # noqa: E402
+from anymask.model.prompt_tensors import PromptTensors  # noqa: E402
 from anymask.model.weights import load_strict  # noqa: E402
 from anymask.predict.segmenter import Segmenter  # noqa: E402
 from anymask.runtime.torch_backend import TorchBackend  # noqa: E402

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 import golden_inputs as inputs  # noqa: E402
 
 from anymask.errors import ModelError, WeightsError  # noqa: E402
-from anymask.model.convert import load_checkpoint  # noqa: E402
+from anymask.model.checkpoints.convert import load_checkpoint  # noqa: E402
+from anymask.model.checkpoints.transformers_names import from_transformers, to_transformers  # noqa: E402
 from anymask.model.families import (  # noqa: E402
     build_network,
     infer_config,
@@ -20,9 +21,8 @@ from anymask.model.families import (  # noqa: E402
     published_config,
     save_network,
 )
-from anymask.model.hq_sam import HqSam, HqSamConfig, build_hq_sam  # noqa: E402
-from anymask.model.prompt_encoder import PromptTensors  # noqa: E402
-from anymask.model.transformers_names import from_transformers, to_transformers  # noqa: E402
+from anymask.model.hq.network import HqSam, HqSamConfig, build_hq_sam  # noqa: E402
+from anymask.model.prompt_tensors import PromptTensors  # noqa: E402
 from anymask.model.variants import TINY_TEST  # noqa: E402
 from anymask.model.weights import load_strict  # noqa: E402
 from anymask.predict.segmenter import Segmenter  # noqa: E402

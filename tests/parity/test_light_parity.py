@@ -24,11 +24,11 @@ from safetensors.torch import load_file  # noqa: E402
 from seeded_networks import seeded_picture, seeded_prompts, seeded_weights, uniform  # noqa: E402
 
 from anymask.errors import WeightsError  # noqa: E402
-from anymask.model.conv_norm import fuse  # noqa: E402
 from anymask.model.families import build_network, infer_config, published_config  # noqa: E402
+from anymask.model.light.conv_norm import fuse  # noqa: E402
 from anymask.model.network import NetworkConfig  # noqa: E402
-from anymask.model.prompt_encoder import PromptTensors  # noqa: E402
-from anymask.model.sam import Sam  # noqa: E402
+from anymask.model.prompt_tensors import PromptTensors  # noqa: E402
+from anymask.model.sam.network import Sam  # noqa: E402
 from anymask.model.weights import load_strict  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,9 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 import golden_inputs as inputs  # noqa: E402
 
-from anymask.model.convert import convert_checkpoint  # noqa: E402
+from anymask.model.checkpoints.convert import convert_checkpoint  # noqa: E402
 from anymask.model.families import infer_config, published_config  # noqa: E402
-from anymask.model.sam import build_sam  # noqa: E402
+from anymask.model.sam.network import build_sam  # noqa: E402
 from anymask.model.variants import TINY_TEST, VIT_B  # noqa: E402
 from anymask.model.weights import load_strict  # noqa: E402
 from anymask.predict.segmenter import Segmenter  # noqa: E402

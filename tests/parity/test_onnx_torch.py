@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from anymask.model.nano import Nano
+from anymask.model.nano.network import Nano
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.runtime.torch_backend import TorchBackend

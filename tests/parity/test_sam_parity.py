@@ -18,9 +18,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from anymask.model.prompt_encoder import PromptTensors  # noqa: E402
-from anymask.model.sam import Sam  # noqa: E402
-from anymask.model.transformers_names import from_transformers, to_transformers  # noqa: E402
+from anymask.model.checkpoints.transformers_names import from_transformers, to_transformers  # noqa: E402
+from anymask.model.prompt_tensors import PromptTensors  # noqa: E402
+from anymask.model.sam.network import Sam  # noqa: E402
 from anymask.model.variants import TINY_TEST  # noqa: E402
 
 BLOCK_BOUND = 1e-5  # measured beside each use

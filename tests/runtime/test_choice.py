@@ -13,7 +13,7 @@ import pytest
 
 from anymask.errors import ModelError, ParityError, WeightsError
 from anymask.model.families import save_network
-from anymask.model.sam import Sam
+from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.runtime import choice, prepared
 from anymask.runtime.backend import Features, FloatArray, PromptArrays

@@ -11,8 +11,8 @@ import pytest
 
 from anymask.errors import ModelError
 from anymask.frame import Frame
-from anymask.model.nano import Nano
-from anymask.model.sam import Sam
+from anymask.model.nano.network import Nano
+from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.predict.prompts import prompt_arrays
 from anymask.runtime.backend import NUM_MASKS, Backend, Features, PromptArrays
@@ -42,7 +42,7 @@ KINDS = (
 @pytest.fixture(scope="module")
 def sam_folders(random_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """`random_sam` exported with its weights inside the graphs, and in files beside them."""
-    from anymask.model.export_network import export_network
+    from anymask.model.export.network import export_network
 
     inside, outside = tmp_path_factory.mktemp("inside") / "sam", tmp_path_factory.mktemp("outside") / "sam"
     export_network(random_sam, TINY_TEST, inside)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.torch
 
 
 def test_pictures_encoded_together_are_those_encoded_alone() -> None:
-    from anymask.model.nano import Nano
+    from anymask.model.nano.network import Nano
     from anymask.runtime.torch_backend import TorchBackend
 
     backend = TorchBackend(Nano())

@@ -73,7 +73,7 @@ def test_threads_that_ask_at_once_share_one_computation():
 
 
 def test_a_decoder_cut_in_two_runs_its_image_once_and_answers_like_torch(random_sam, tmp_path: Path):
-    from anymask.model.export_network import export_network
+    from anymask.model.export.network import export_network
     from anymask.model.variants import TINY_TEST
     from anymask.runtime.agreement import agreement, ask, trial_prompts
     from anymask.runtime.checks import low_res_size

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from anymask.errors import AnymaskError, ModelError, ModelFormatError, NotFoundError, WeightsError
-from anymask.model.export import sealed
+from anymask.model.folders import sealed
 from anymask.runtime.manifest import read_manifest
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.runtime.onnx_format import refuse_external_data

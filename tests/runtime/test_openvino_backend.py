@@ -12,7 +12,7 @@ import pytest
 from exported_sam import change_manifest
 
 from anymask.errors import MissingExtraError, ModelError, ModelFormatError, ParityError, WeightsError
-from anymask.model.sam import Sam
+from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.runtime import openvino_export
 from anymask.runtime.agreement import agreement, ask, trial_pixels
@@ -27,7 +27,7 @@ pytest.importorskip("openvino", reason="the openvino extra is not installed")
 @pytest.fixture(scope="module")
 def folder(random_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The random SAM as ONNX."""
-    from anymask.model.export_network import export_network
+    from anymask.model.export.network import export_network
 
     path = tmp_path_factory.mktemp("onnx") / "sam"
     export_network(random_sam, TINY_TEST, path)

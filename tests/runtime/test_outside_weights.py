@@ -18,7 +18,7 @@ from exported_sam import change_manifest
 from onnx import TensorProto, helper, numpy_helper
 
 from anymask.errors import AnymaskError, ModelFormatError, NotFoundError, WeightsError
-from anymask.model.sam import Sam
+from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.runtime.backend import Backend
 from anymask.runtime.manifest import read_manifest
@@ -31,7 +31,7 @@ from anymask.runtime.torch_backend import TorchBackend
 @pytest.fixture(scope="module")
 def folder(random_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export with all weights outside."""
-    from anymask.model.export_network import export_network
+    from anymask.model.export.network import export_network
 
     path = tmp_path_factory.mktemp("outside") / "sam"
     export_network(random_sam, TINY_TEST, path, inside_bytes=0)

@@ -10,7 +10,7 @@ import pytest
 
 from anymask.errors import AnymaskError, ModelError, ModelFormatError, NotFoundError, WeightsError
 from anymask.model.families import save_network
-from anymask.model.sam import Sam
+from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.model.weights import save_weights
 from anymask.runtime.onnx_backend import OnnxBackend

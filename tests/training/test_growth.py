@@ -9,7 +9,7 @@ import torch
 from small_nano import SMALL_NANO
 
 from anymask.errors import WeightsError
-from anymask.model.nano import Nano, NanoConfig
+from anymask.model.nano.network import Nano, NanoConfig
 from anymask.training.growth import load_grown
 
 

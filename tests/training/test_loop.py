@@ -11,7 +11,7 @@ import torch
 from small_nano import SMALL_NANO
 
 from anymask.errors import WeightsError
-from anymask.model.nano import Nano
+from anymask.model.nano.network import Nano
 from anymask.model.weights import read_safetensors
 from anymask.training.checkpoint import load_average
 from anymask.training.loop import TrainConfig, train

@@ -18,7 +18,7 @@ from test_loop import CONFIG as LABELLED
 from anymask.data.photographs import Photographs
 from anymask.data.sa1b import TarShard, open_shards
 from anymask.errors import DatasetError, InputError, WeightsError
-from anymask.model.nano import Nano
+from anymask.model.nano.network import Nano
 from anymask.model.weights import read_safetensors, read_weights, save_weights
 from anymask.training.augmentation import warp
 from anymask.training.checkpoint import load_average

@@ -12,7 +12,7 @@ from test_loop import CONFIG
 
 from anymask.errors import WeightsError
 from anymask.model.families import load_network
-from anymask.model.nano import Nano
+from anymask.model.nano.network import Nano
 from anymask.model.weights import load_weights
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.training.checkpoint import load_average

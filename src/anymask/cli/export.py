@@ -111,7 +111,7 @@ def _from_checkpoint(path: Path, folder: Path, name: str) -> dict[str, float]:
     from dataclasses import asdict
 
     network, config = _network(path, name)
-    from anymask.model.export_network import export_network
+    from anymask.model.export.network import export_network
 
     return asdict(export_network(network, config, folder, name, training={"checkpoint": path.name}))
 
@@ -125,7 +125,7 @@ def _export_decoder(model: str, out: Path, settings: Settings) -> dict[str, floa
             f"--published-decoder is made from a checkpoint, and {entry.name!r} is kept as graphs"
         )
     network, config = _network(Path(str(entry.location)), entry.name)
-    from anymask.model.published_decoder import export_published_decoder
+    from anymask.model.export.published_decoder import export_published_decoder
 
     return {"largest difference": export_published_decoder(network, config, out / "decoder.onnx")}
 

@@ -105,7 +105,7 @@ def _build(name: str, checkpoint: Checkpoint) -> Sam:
 
 def read_network(checkpoint: str | os.PathLike[str]) -> tuple[Any, Any]:
     """The network in a published checkpoint or a file of ours, in eval mode, and its sizes."""
-    from anymask.model import convert
+    from anymask.model.checkpoints import convert
 
     if not Path(checkpoint).exists():
         raise CheckpointNotFoundError(f"there is no checkpoint {os.fspath(checkpoint)!r:.200}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anymask.compat.modeling import Sam
-from anymask.model.prompt_encoder import PromptTensors
+from anymask.model.prompt_tensors import PromptTensors
 from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
 

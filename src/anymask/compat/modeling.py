@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.errors import ModelError
-from anymask.model import mask_decoder, prompt_encoder, sam
-from anymask.model.mask_decoder import select_masks
+from anymask.model import prompt_tensors
 from anymask.model.network import NetworkConfig
-from anymask.model.prompt_encoder import PromptTensors
+from anymask.model.prompt_tensors import PromptTensors
+from anymask.model.sam import mask_decoder, prompt_encoder
+from anymask.model.sam import network as sam
+from anymask.model.sam.mask_decoder import select_masks
 
 __all__ = ["MaskDecoder", "PromptEncoder", "Sam"]
 
@@ -70,11 +72,11 @@ class PromptEncoder(prompt_encoder.PromptEncoder):
             coords, labels = points
             if boxes is None:
                 coords = torch.cat([coords, coords.new_zeros(count, 1, 2)], dim=1)
-                labels = torch.cat([labels, labels.new_full((count, 1), prompt_encoder.NOT_A_POINT)], dim=1)
+                labels = torch.cat([labels, labels.new_full((count, 1), prompt_tensors.NOT_A_POINT)], dim=1)
             tokens.append(self.embed_points(coords.to(like.dtype), labels))
         if boxes is not None:
             corners = boxes.to(like.dtype).reshape(-1, 2, 2)
-            kinds = (prompt_encoder.TOP_LEFT, prompt_encoder.BOTTOM_RIGHT)
+            kinds = (prompt_tensors.TOP_LEFT, prompt_tensors.BOTTOM_RIGHT)
             tokens.append(
                 self.embed_points(corners, torch.tensor([kinds], device=boxes.device).expand(len(corners), 2))
             )
@@ -288,7 +290,7 @@ class Sam(sam.Sam):
         return super().preprocess(x[None])[0] if x.ndim == 3 else super().preprocess(x)
 
     def decode(self, embedding: Tensor, prompts: PromptTensors) -> tuple[Tensor, Tensor]:
-        """As our core's: all four masks of B prompts; see `anymask.model.sam.Sam.decode`."""
+        """As our core's: all four masks of B prompts; see `anymask.model.sam.network.Sam.decode`."""
         sparse = self.prompt_encoder.embed_points(prompts.coords, prompts.labels)
         dense = self.prompt_encoder.embed_masks(prompts.masks, prompts.has_mask)
         answer: tuple[Tensor, Tensor] = mask_decoder.MaskDecoder.forward(

@@ -89,8 +89,8 @@ def _from_folder(folder: Path) -> Sam | SegmenterModel:
     """A folder with weights and, for transformers' names, the sizes in ``config.json``."""
     need_torch(f"the model in {str(folder)!r:.200}")
     from anymask.compat.modeling import Sam
-    from anymask.model.checkpoint_files import read_json
-    from anymask.model.convert import load_checkpoint
+    from anymask.model.checkpoints.convert import load_checkpoint
+    from anymask.model.checkpoints.files import read_json
 
     if not (folder / CONFIG).is_file():
         raise ModelFormatError(
@@ -125,8 +125,8 @@ def save_pretrained(model: Sam, folder: str | os.PathLike[str]) -> None:
     """See `Sam.save_pretrained`."""
     from safetensors.torch import save
 
+    from anymask.model.checkpoints.transformers_names import to_transformers
     from anymask.model.families import infer_config, save_network
-    from anymask.model.transformers_names import to_transformers
     from anymask.model.variants import SamConfig
 
     state_dict = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}

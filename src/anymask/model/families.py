@@ -13,14 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from anymask.errors import ModelError, ModelFormatError
-from anymask.model.efficient_sam import EFFICIENT_SAM
-from anymask.model.hq_sam import HQ_SAM, HQ_SAM_TINY
-from anymask.model.mobile_sam import MOBILE_SAM
-from anymask.model.nano import NANO
+from anymask.model.efficient.network import EFFICIENT_SAM
+from anymask.model.hq.network import HQ_SAM, HQ_SAM_TINY
+from anymask.model.light.mobile_sam import MOBILE_SAM
+from anymask.model.light.repvit_sam import EDGE_SAM, REPVIT_SAM
+from anymask.model.nano.network import NANO
 from anymask.model.network import Family, NetworkConfig
 from anymask.model.preview import refuse_misfit
-from anymask.model.repvit_sam import EDGE_SAM, REPVIT_SAM
-from anymask.model.sam import SAM
+from anymask.model.sam.network import SAM
 from anymask.model.weights import load_strict, read_weights, save_weights
 
 FAMILIES: tuple[Family, ...] = (

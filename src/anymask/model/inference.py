@@ -30,15 +30,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.model.conv_norm import Fusible, fuse
-from anymask.model.image_encoder import (
+from anymask.model.light.conv_norm import Fusible, fuse
+from anymask.model.network import NetworkConfig
+from anymask.model.sam.image_encoder import (
     QUERIES_AT_ONCE,
     Block,
     join_windows,
     relative_positions,
     split_windows,
 )
-from anymask.model.network import NetworkConfig
 from anymask.model.weights import content_sha256
 
 Module = TypeVar("Module", bound=nn.Module)

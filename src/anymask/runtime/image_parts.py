@@ -1,6 +1,6 @@
 """What a decoder computes of an image alone, kept from one call to the next.
 
-A decoder that is cut in two (see `anymask.model.fast_decoder`) has a part that depends on the embedding only. A person
+A decoder that is cut in two (`anymask.model.sam.fast_decoder`) has a part that depends on the embedding only. A person
 clicks many times on one image, and everything mode sends many batches of prompts to one: the parts of the last images
 are kept, a few tens of megabytes each.
 """

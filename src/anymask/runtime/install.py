@@ -112,7 +112,7 @@ def convert(source: Path, target: Path, config_name: str | None = None) -> str:
         raise MissingExtraError(
             f"reading {str(source)!r} needs torch; install it with: pip install 'anymask[torch]'"
         ) from error
-    from anymask.model.convert import convert_checkpoint
+    from anymask.model.checkpoints.convert import convert_checkpoint
     from anymask.model.families import published_config
 
     config = None if config_name is None else published_config(config_name)

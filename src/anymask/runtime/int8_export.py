@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anymask.errors import ModelError, ParityError
-from anymask.model.export_int8 import quantise_encoder
+from anymask.model.export.int8 import quantise_encoder
 from anymask.model.folders import file_facts, staged, write_manifest
 from anymask.runtime.agreement import Agreement, agreement, ask
 from anymask.runtime.manifest import FORMAT, GRAPHS, IMAGE_GRAPH, WEIGHTS, read_manifest

@@ -1,7 +1,7 @@
 """The manifest beside an exported model, read with distrust, and the files it vouches for.
 
 ``manifest.json`` states the format, the size and SHA-256 of each file, the frame the network wants, and for people how
-it was trained and exported (see `anymask.model.export`). Its own ``sha256`` is the SHA-256 of the rest as JSON with
+it was trained and exported (`anymask.model.export.nano`). Its own ``sha256`` is the SHA-256 of the rest as JSON with
 sorted keys and no spaces, and must hold. There are two formats:
 
     anymask-onnx-1      encoder.onnx, decoder.onnx, and where weights are too many for a graph encoder.weights,

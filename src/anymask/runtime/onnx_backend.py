@@ -1,4 +1,4 @@
-"""The default engine: onnxruntime on the CPU, for folders written by `anymask.model.export`."""
+"""The default engine: onnxruntime on the CPU, for folders written by `anymask.model.export.nano`."""
 
 from __future__ import annotations
 

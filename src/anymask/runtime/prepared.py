@@ -92,7 +92,7 @@ def _try(checkpoint: Path, folder: Path) -> bool:
 
 def export_checkpoint(checkpoint: Path, folder: Path) -> None:
     """Export a checkpoint's network; two processes that do so at once do not meet: the folder appears whole."""
-    from anymask.model.export_network import export_network
+    from anymask.model.export.network import export_network
     from anymask.runtime.torch_backend import load_any
 
     network, config = load_any(checkpoint)

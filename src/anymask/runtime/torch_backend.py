@@ -17,15 +17,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from anymask.errors import ModelError, ModelFormatError, WeightsError
-from anymask.model.convert import load_checkpoint
+from anymask.model.checkpoints.convert import load_checkpoint
 from anymask.model.families import load_network
-from anymask.model.fast_decoder import FastDecoder
 from anymask.model.inference import for_inference, network_digest
-from anymask.model.mask_decoder import MaskDecoder
-from anymask.model.nano import FRAME_MULTIPLE, PIXEL_MEAN, PIXEL_STD, Nano
+from anymask.model.nano.network import FRAME_MULTIPLE, PIXEL_MEAN, PIXEL_STD, Nano
 from anymask.model.network import NetworkConfig, PromptableNetwork
-from anymask.model.prompt_encoder import PromptTensors
-from anymask.model.sam import Sam
+from anymask.model.prompt_tensors import PromptTensors
+from anymask.model.sam.fast_decoder import FastDecoder
+from anymask.model.sam.mask_decoder import MaskDecoder
+from anymask.model.sam.network import Sam
 from anymask.model.weights import METADATA_KEY, content_sha256
 from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays

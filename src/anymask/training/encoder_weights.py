@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from anymask.errors import WeightsError
-from anymask.model.nano_encoder import NanoEncoder
+from anymask.model.nano.encoder import NanoEncoder
 from anymask.model.weights import load_strict, read_weights, save_weights
 
 _PART = "image_encoder"

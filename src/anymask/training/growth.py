@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from anymask.errors import WeightsError
-from anymask.model.nano import Nano
-from anymask.model.nano_encoder import GlobalBlock
+from anymask.model.nano.encoder import GlobalBlock
+from anymask.model.nano.network import Nano
 from anymask.model.weights import load_strict
 
 _STAGE_BLOCK = re.compile(r"image_encoder\.(stage\d+)\.([1-9]\d*)\.")

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from anymask.data.sa1b import open_shards
 from anymask.errors import InputError
-from anymask.model.nano import PIXEL_MEAN, PIXEL_STD, Nano, NanoConfig
-from anymask.model.nano_encoder import normalise
+from anymask.model.nano.encoder import normalise
+from anymask.model.nano.network import PIXEL_MEAN, PIXEL_STD, Nano, NanoConfig
 from anymask.model.weights import read_weights
 
 from .augmentation import LOW_RES_STRIDE

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anymask.model.nano_encoder import NanoEncoder, NanoEncoderConfig
+from anymask.model.nano.encoder import NanoEncoder, NanoEncoderConfig
 
 _FLAT = 1e-2
 """Added to a patch's variance (pixels of unit spread), so that the noise of a plain wall does not become a target."""

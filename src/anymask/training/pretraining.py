@@ -21,8 +21,8 @@ from torch import Tensor
 from anymask.data.photographs import Photographs
 from anymask.data.sa1b import open_shards
 from anymask.errors import InputError
-from anymask.model.nano import PIXEL_MEAN, PIXEL_STD
-from anymask.model.nano_encoder import NanoEncoderConfig, normalise
+from anymask.model.nano.encoder import NanoEncoderConfig, normalise
+from anymask.model.nano.network import PIXEL_MEAN, PIXEL_STD
 
 from .batches import keep_freed_memory, numbered_batches
 from .checkpoint import load_checkpoint, save_checkpoint

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from anymask.errors import ModelError, WeightsError
-from anymask.model.export import export_nano
+from anymask.model.export.nano import export_nano
 from anymask.model.families import sizes_fact
-from anymask.model.nano import Nano, NanoConfig
-from anymask.model.nano_encoder import count_parameters
+from anymask.model.nano.encoder import count_parameters
+from anymask.model.nano.network import Nano, NanoConfig
 from anymask.model.weights import save_weights
 
 from .checkpoint import load_average

@@ -58,8 +58,8 @@ def _weights(path: Path) -> dict[str, Any]:
     from anymask.runtime.catalogue import CATALOGUE
 
     try:
-        from anymask.model.checkpoint_files import checkpoint_sha256
-        from anymask.model.convert import read_network
+        from anymask.model.checkpoints.convert import read_network
+        from anymask.model.checkpoints.files import checkpoint_sha256
     except ImportError as error:
         raise MissingExtraError(
             f"checking {str(path)!r} needs torch; install it with: pip install 'anymask[torch]'"

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from anymask.model.nano import NanoConfig
+from anymask.model.nano.network import NanoConfig
 from anymask.training.loop import TrainConfig
 from anymask.training.recipes.nano_pretrain import RECIPE as PRETRAINING
 from anymask.training.recipes.nano_v1 import RECIPE as FIRST

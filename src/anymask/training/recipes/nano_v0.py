@@ -10,7 +10,7 @@ notes/LOG.md); a run from the start has all of them from the start.
 
 from __future__ import annotations
 
-from anymask.model.nano import NanoConfig
+from anymask.model.nano.network import NanoConfig
 from anymask.training.loop import TrainConfig
 from anymask.training.losses import LossWeights
 from anymask.training.recipes.run import main

@@ -11,7 +11,7 @@ start.
 
 from __future__ import annotations
 
-from anymask.model.nano import NanoConfig
+from anymask.model.nano.network import NanoConfig
 from anymask.training.loop import TrainConfig
 from anymask.training.losses import LossWeights
 from anymask.training.recipes.nano_v0 import WEIGHTS

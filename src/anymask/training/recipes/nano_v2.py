@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from anymask.model.nano import NanoConfig
-from anymask.model.nano_encoder import NanoEncoderConfig
+from anymask.model.nano.encoder import NanoEncoderConfig
+from anymask.model.nano.network import NanoConfig
 from anymask.training.recipes.nano_v1 import LARGE, MEDIUM
 from anymask.training.recipes.nano_v1 import RECIPE as FIRST
 from anymask.training.recipes.run import main

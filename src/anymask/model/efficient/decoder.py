@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.model.prompt_encoder import NOT_A_POINT, TOP_LEFT, PositionEmbeddingRandom, PromptTensors
-from anymask.model.two_way_transformer import Attention, TwoWayTransformer
+from anymask.model.prompt_tensors import NOT_A_POINT, TOP_LEFT, PromptTensors
+from anymask.model.sam.prompt_encoder import PositionEmbeddingRandom
+from anymask.model.sam.two_way_transformer import Attention, TwoWayTransformer
 
 OUTSIDE = -1.0
 """Where an invalid point is, and every coordinate below zero."""

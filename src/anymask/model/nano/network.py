@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from anymask.errors import ModelError, ModelFormatError
+from anymask.model.network import Family
+from anymask.model.variants import Ranking, sizes_from
 
-from .nano_decoder import NanoDecoder, NanoDecoderConfig
-from .nano_encoder import NanoEncoder, NanoEncoderConfig
-from .network import Family
-from .variants import Ranking, sizes_from
+from .decoder import NanoDecoder, NanoDecoderConfig
+from .encoder import NanoEncoder, NanoEncoderConfig
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)

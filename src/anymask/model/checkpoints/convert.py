@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from anymask.errors import MissingExtraError, ModelFormatError, WeightsError
-from anymask.model.checkpoint_files import (
+from anymask.model.checkpoints.files import (
     check_pickled,
     check_safetensors,
     checkpoint_sha256,
     folder_files,
 )
+from anymask.model.checkpoints.transformers_names import from_transformers
 from anymask.model.families import build_network, infer_config, load_network, save_network
 from anymask.model.network import NetworkConfig
 from anymask.model.preview import refuse_misfit
-from anymask.model.transformers_names import from_transformers
 from anymask.model.weights import is_ours, load_strict, read_safetensors
 
 PICKLED_SUFFIXES = (".pth", ".pt", ".bin")

@@ -22,10 +22,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from anymask.errors import ModelFormatError
-from anymask.model.light_sam import LightConfig, build_light_sam
+from anymask.model.light.network import LightConfig, build_light_sam
+from anymask.model.light.repvit import JoinedRepVit, RepVit
 from anymask.model.network import Family
-from anymask.model.repvit import JoinedRepVit, RepVit
-from anymask.model.sam import Sam
+from anymask.model.sam.network import Sam
 from anymask.model.variants import Ranking
 
 

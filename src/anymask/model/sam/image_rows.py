@@ -1,4 +1,4 @@
-"""The image of every prompt as a shared image and a few rows; see `anymask.model.fast_decoder`.
+"""The image of every prompt as a shared image and a few rows; see `anymask.model.sam.fast_decoder`.
 
 Axis letters: B prompts, T tokens, L image cells, C channels, H heads, D channels of a head, R rows.
 """

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from anymask.errors import ModelError
-from anymask.model.conv_norm import ConvNorm, absorb_norm, centred, conv_of
-from anymask.model.light_sam import build_neck
+from anymask.model.light.conv_norm import ConvNorm, absorb_norm, centred, conv_of
+from anymask.model.light.network import build_neck
 
 
 class SqueezeExcite(nn.Module):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.errors import ModelError
-from anymask.model.image_encoder import LAYER_NORM_EPS, PatchEmbed
 from anymask.model.layers import LayerNorm2d
+from anymask.model.sam.image_encoder import LAYER_NORM_EPS, PatchEmbed
 
 
 class PlainAttention(nn.Module):

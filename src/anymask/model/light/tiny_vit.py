@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.errors import ModelError
-from anymask.model.conv_norm import ConvNorm
-from anymask.model.light_sam import build_neck
+from anymask.model.light.conv_norm import ConvNorm
+from anymask.model.light.network import build_neck
 
 CLASSES = 1000
 EXPANSION = 4

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nano_encoder import NanoEncoderConfig, upsample2
+from .encoder import NanoEncoderConfig, upsample2
 from .prompt_maps import (
     MAP_CHANNELS,
     features_under_box,

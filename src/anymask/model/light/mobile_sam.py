@@ -16,10 +16,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from anymask.errors import ModelFormatError
-from anymask.model.light_sam import LightConfig, build_light_sam
+from anymask.model.light.network import LightConfig, build_light_sam
+from anymask.model.light.tiny_vit import TinyVit
 from anymask.model.network import Family
-from anymask.model.sam import Sam
-from anymask.model.tiny_vit import TinyVit
+from anymask.model.sam.network import Sam
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The mask decoder of `anymask.model.mask_decoder`, with the same function and a third of the arithmetic.
+"""The mask decoder of `anymask.model.sam.mask_decoder`, with the same function and a third of the arithmetic.
 
 Between its layers the published decoder keeps an image of C channels for every prompt, and projects it anew each time.
 But a prompt changes the image little: each attention of L image cells to T tokens in H heads adds a matrix of rank H T
@@ -7,9 +7,9 @@ But a prompt changes the image little: each attention of L image cells to T toke
     image_k = (shared_k + rows^T weights) / spread + shift                                      L x C
 
 with ``shared_k`` the same for all prompts, ``weights`` (R x C) small, ``rows`` (R x L) the attention maps so far, and
-``spread`` (L) the standard deviation that the norms have not divided by yet (`anymask.model.image_rows`). Whatever is
-linear in the image (keys, values, queries, the first transposed convolution) is then a product with ``shared_k``, made
-once per image by `ImagePart`, plus a product of rank R, made per prompt by `PromptPart`; the image itself is never
+``spread`` (L) the standard deviation that the norms have not divided by yet (`anymask.model.sam.image_rows`). Whatever
+is linear in the image (keys, values, queries, the first transposed convolution) is then a product with ``shared_k``,
+made once per image by `ImagePart`, plus a product of rank R, made per prompt by `PromptPart`; the image itself is never
 built. A norm's mean is taken out of the weights beforehand, its variance is a quadratic form in the rows.
 A mask prompt is a map of 16 channels under a 1 x 1 convolution: 17 more rows.
 
@@ -30,11 +30,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.model.image_rows import ImageRows, centred, split_heads
 from anymask.model.layers import MLP, LayerNorm2d
-from anymask.model.mask_decoder import MaskDecoder
-from anymask.model.prompt_encoder import NOT_A_POINT, TOP_LEFT, PromptEncoder
-from anymask.model.two_way_transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
+from anymask.model.prompt_tensors import NOT_A_POINT, TOP_LEFT
+from anymask.model.sam.image_rows import ImageRows, centred, split_heads
+from anymask.model.sam.mask_decoder import MaskDecoder
+from anymask.model.sam.prompt_encoder import PromptEncoder
+from anymask.model.sam.two_way_transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
 
 _HIDDEN = -1e9
 """Added to the attention of a token that is not there; its weight is then exactly zero."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anymask.model.layers import MLP, LayerNorm2d
-from anymask.model.two_way_transformer import TwoWayTransformer
+from anymask.model.sam.two_way_transformer import TwoWayTransformer
 
 
 class MaskDecoder(nn.Module):

@@ -17,7 +17,7 @@ from torch import nn
 
 from anymask.errors import ModelError
 from anymask.model.layers import LayerNorm2d
-from anymask.model.sam import Sam, build_mask_decoder, build_prompt_encoder
+from anymask.model.sam.network import Sam, build_mask_decoder, build_prompt_encoder
 from anymask.model.variants import Ranking, sizes_from
 
 

@@ -1,4 +1,4 @@
-"""Export of any `PromptableNetwork` to ONNX, behind the same parity gate as nano's (see `anymask.model.export`).
+"""Export of any `PromptableNetwork` to ONNX, behind the same parity gate as nano's (see `anymask.model.export.nano`).
 
 ``encoder.onnx`` takes pixels of the square frame, any number of images; ``decoder.onnx`` features of one image, any
 number of prompts and slots. Weights over `graph_writer.INSIDE_BYTES` lie beside their graph in ``encoder.weights``:
@@ -19,26 +19,25 @@ import torch
 from torch import Tensor, nn
 
 from anymask.errors import PromptError
-from anymask.model.export import (
-    MANIFEST_FORMAT,
+from anymask.model.export.graph_writer import INSIDE_BYTES, Ports, write_graph
+from anymask.model.export.nano import MANIFEST_FORMAT, export_nano
+from anymask.model.export.parity import (
     PROMPTS,
     Parity,
     Run,
     compare_engines,
-    export_nano,
     open_session,
     random_prompts,
     refuse_broken,
 )
-from anymask.model.fast_decoder import FastDecoder, PromptPart
 from anymask.model.folders import file_facts, staged, write_manifest
-from anymask.model.graph_writer import INSIDE_BYTES, Ports, write_graph
 from anymask.model.inference import for_inference, network_digest
-from anymask.model.mask_decoder import MaskDecoder
-from anymask.model.nano import Nano
+from anymask.model.nano.network import Nano
 from anymask.model.network import LOW_RES_STRIDE, NetworkConfig, PromptableNetwork
-from anymask.model.prompt_encoder import NOT_A_POINT, TOP_LEFT, PromptTensors
-from anymask.model.sam import Sam
+from anymask.model.prompt_tensors import NOT_A_POINT, TOP_LEFT, PromptTensors
+from anymask.model.sam.fast_decoder import FastDecoder, PromptPart
+from anymask.model.sam.mask_decoder import MaskDecoder
+from anymask.model.sam.network import Sam
 
 ANSWERS = ("low_res_logits", "predicted_iou")
 _NEVER_OUTSIDE = 2**31

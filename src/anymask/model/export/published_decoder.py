@@ -23,11 +23,12 @@ from torch.nn import functional as F
 
 from anymask.atomic import write_atomically
 from anymask.errors import ModelError, OutputError, ParityError
-from anymask.model.export import open_session
-from anymask.model.export_network import padded_prompts
-from anymask.model.graph_writer import Ports, write_graph
+from anymask.model.export.graph_writer import Ports, write_graph
+from anymask.model.export.network import padded_prompts
+from anymask.model.export.parity import open_session
 from anymask.model.network import NetworkConfig, PromptableNetwork
-from anymask.model.prompt_encoder import PromptEncoder, PromptTensors
+from anymask.model.prompt_tensors import PromptTensors
+from anymask.model.sam.prompt_encoder import PromptEncoder
 
 INPUTS = (
     "image_embeddings",

@@ -20,15 +20,15 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor, nn
 
 from anymask.errors import ModelError, ModelFormatError, PromptError
-from anymask.model.efficient_decoder import (
+from anymask.model.efficient.decoder import (
     EfficientMaskDecoder,
     EfficientPromptEncoder,
     EfficientTwoWayTransformer,
     fixed_tokens,
 )
-from anymask.model.efficient_encoder import PlainImageEncoder
+from anymask.model.efficient.encoder import PlainImageEncoder
 from anymask.model.network import Family
-from anymask.model.prompt_encoder import PromptTensors
+from anymask.model.prompt_tensors import PromptTensors
 from anymask.model.variants import Ranking, sizes_from
 
 

@@ -21,13 +21,14 @@ from typing import ClassVar, Protocol, cast
 from torch import Tensor, nn
 
 from anymask.errors import ModelError
-from anymask.model.hq_decoder import HqMaskDecoder
-from anymask.model.image_encoder import ImageEncoder
-from anymask.model.mobile_sam import VIT_T, MobileSamConfig, infer_mobile_sam
+from anymask.model.hq.decoder import HqMaskDecoder
+from anymask.model.light.mobile_sam import VIT_T, MobileSamConfig, infer_mobile_sam
+from anymask.model.light.tiny_vit import TinyVit
 from anymask.model.network import Family
-from anymask.model.prompt_encoder import PromptEncoder, PromptTensors
-from anymask.model.sam import build_prompt_encoder, build_two_way_transformer, infer_sam
-from anymask.model.tiny_vit import TinyVit
+from anymask.model.prompt_tensors import PromptTensors
+from anymask.model.sam.image_encoder import ImageEncoder
+from anymask.model.sam.network import build_prompt_encoder, build_two_way_transformer, infer_sam
+from anymask.model.sam.prompt_encoder import PromptEncoder
 from anymask.model.variants import VIT_B, VIT_H, VIT_L, DecoderSizes, SamConfig
 
 HQ_TOKEN = "mask_decoder.hf_token.weight"

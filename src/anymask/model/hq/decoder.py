@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from anymask.model.layers import MLP, LayerNorm2d
-from anymask.model.mask_decoder import MaskDecoder
-from anymask.model.two_way_transformer import TwoWayTransformer
+from anymask.model.sam.mask_decoder import MaskDecoder
+from anymask.model.sam.two_way_transformer import TwoWayTransformer
 
 
 def _twice_larger(channels: int, out: int) -> nn.ConvTranspose2d:

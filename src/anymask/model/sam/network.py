@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.errors import ModelError, ModelFormatError
-from anymask.model.image_encoder import ImageEncoder
-from anymask.model.mask_decoder import MaskDecoder, select_masks
 from anymask.model.network import Family
-from anymask.model.prompt_encoder import PromptEncoder, PromptTensors
-from anymask.model.two_way_transformer import TwoWayTransformer
+from anymask.model.prompt_tensors import PromptTensors
+from anymask.model.sam.image_encoder import ImageEncoder
+from anymask.model.sam.mask_decoder import MaskDecoder, select_masks
+from anymask.model.sam.prompt_encoder import PromptEncoder
+from anymask.model.sam.two_way_transformer import TwoWayTransformer
 from anymask.model.variants import VARIANTS, VIT_B, VIT_H, VIT_L, DecoderSizes, SamConfig
 
 

@@ -1,0 +1,1 @@
+"""Graphs of networks, behind a parity gate."""

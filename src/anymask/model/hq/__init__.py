@@ -1,0 +1,1 @@
+"""SAM-HQ: SAM with a token and features of high quality."""

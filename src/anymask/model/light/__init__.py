@@ -1,0 +1,1 @@
+"""SAM's decoder behind small image encoders: MobileSAM, EdgeSAM, RepViT-SAM."""

@@ -1,0 +1,1 @@
+"""SAM as published, and its decoder in a faster arrangement."""
