@@ -206,6 +206,6 @@ def test_a_file_without_sizes_is_no_sam(tmp_path, linear, text):
 def test_a_file_that_states_nothing_is_known_by_its_keys_or_refused(tmp_path, linear):
     save_weights(linear, tmp_path / "w", None)
     with pytest.raises(
-        ModelFormatError, match="no checkpoint of a known family .*its keys start with bias, weight"
+        ModelFormatError, match=r"no checkpoint of a known family .*its keys start with bias, weight"
     ):
         load_network(tmp_path / "w")
