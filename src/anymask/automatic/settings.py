@@ -42,14 +42,15 @@ and crops as well, with masks cleaned up."""
 MODEL_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "nano": MappingProxyType(
-            {"points_per_batch": 16, "pred_iou_thresh": 0.4, "stability_score_thresh": 0.4}
+            {"points_per_batch": 16, "pred_iou_thresh": 0.6, "stability_score_thresh": 0.2}
         )
     }
 )
 """What suits a model better than the published defaults, by its name.
 
-No mask of the embedded model reaches the published thresholds: its scores are on another scale than SAM's. On a CPU it
-decodes 16 clicks at a time in less time and memory than 64.
+No mask of the embedded model reaches the published thresholds: its scores are on another scale than SAM's. Its own were
+chosen on pictures held back from training (`benchmarks/automatic_quality.py --thresholds`); lower ones find more, and more
+that is nothing. On a CPU it decodes 16 clicks at a time in less time and memory than 64.
 """
 
 
