@@ -49,8 +49,8 @@ MODEL_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 """What suits a model better than the published defaults, by its name.
 
 No mask of the embedded model reaches the published thresholds: its scores are on another scale than SAM's. Its own were
-chosen on pictures held back from training (`benchmarks/automatic_quality.py --thresholds`); lower ones find more, and more
-that is nothing. On a CPU it decodes 16 clicks at a time in less time and memory than 64.
+chosen on pictures held back from training (`benchmarks/automatic_quality.py --thresholds`); lower ones find more, and
+more that is nothing. On a CPU it decodes 16 clicks at a time in less time and memory than 64.
 """
 
 
