@@ -22,7 +22,8 @@ from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
 
 PROMPTS_PER_DECODE: Final = 16
 """Prompts decoded together. Measured on one core with nano: 8 to 64 at a time cost the same 17 ms each, and every
-one of them 5 MB while it lasts."""
+one of them 5 MB while it lasts. With SAM's decoder no other number was clearly faster on every engine; see the log of
+2026-11-29. There a prompt takes some 33 MB in the graphs' engines and 22 MB in torch."""
 SLOTS_PER_DECODE: Final = 2_048
 """Points, corners and padding of the prompts decoded together, unless one prompt has more."""
 ARRAY_BYTES: Final = 256 * 1024**2
