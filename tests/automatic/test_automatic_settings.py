@@ -11,6 +11,7 @@ import pytest
 from anymask.automatic.settings import EFFORTS, MODEL_DEFAULTS, AutomaticSettings
 from anymask.errors import InputError, LimitError
 from anymask.limits import MAX_CROP_LAYERS, MAX_OBJECTS_PER_CALL, MAX_POINTS_PER_SIDE
+from anymask.predict.segmenter import PROMPTS_PER_DECODE
 
 PUBLISHED = {
     "points_per_side": 32,
@@ -94,7 +95,10 @@ def test_efforts() -> None:
         made = AutomaticSettings.for_effort(effort)
         clicks[effort] = (made.points_per_side or 0) ** 2 * (1 + made.crop_n_layers)
     assert clicks["fast"] < clicks["normal"] < clicks["thorough"]
-    assert AutomaticSettings.for_effort() == AutomaticSettings()
+    as_published = AutomaticSettings(
+        points_per_batch=PROMPTS_PER_DECODE
+    )  # which changes memory, and no result
+    assert AutomaticSettings.for_effort() == as_published
     with pytest.raises(InputError, match="fast, normal, thorough"):
         AutomaticSettings.for_effort("quick")
 
@@ -102,7 +106,8 @@ def test_efforts() -> None:
 def test_what_is_given_goes_before_the_model_and_the_effort() -> None:
     nano = AutomaticSettings.for_effort(model="nano")
     assert nano.pred_iou_thresh == MODEL_DEFAULTS["nano"]["pred_iou_thresh"] < 0.88
-    assert AutomaticSettings.for_effort(model="vit_b") == AutomaticSettings()
+    sam = AutomaticSettings.for_effort(model="vit_b", points_per_batch=64)
+    assert sam == AutomaticSettings()
     given = AutomaticSettings.for_effort("fast", "nano", pred_iou_thresh=0.7, points_per_side=9)
     assert (given.pred_iou_thresh, given.points_per_side, given.adaptive) == (0.7, 9, True)
     grids = AutomaticSettings.for_effort("fast", point_grids=[[(0.5, 0.5)]])

@@ -13,6 +13,7 @@ import numpy as np
 
 from anymask.errors import InputError, LimitError
 from anymask.limits import MAX_CROP_LAYERS, MAX_IMAGE_PIXELS, MAX_OBJECTS_PER_CALL, MAX_POINTS_PER_SIDE
+from anymask.predict.segmenter import PROMPTS_PER_DECODE
 
 __all__ = ["EFFORTS", "MODEL_DEFAULTS", "AutomaticSettings", "PointGrid"]
 
@@ -40,17 +41,13 @@ EFFORTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 and crops as well, with masks cleaned up."""
 
 MODEL_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "nano": MappingProxyType(
-            {"points_per_batch": 16, "pred_iou_thresh": 0.6, "stability_score_thresh": 0.2}
-        )
-    }
+    {"nano": MappingProxyType({"pred_iou_thresh": 0.6, "stability_score_thresh": 0.2})}
 )
 """What suits a model better than the published defaults, by its name.
 
 No mask of the embedded model reaches the published thresholds: its scores are on another scale than SAM's. Its own were
 chosen on pictures held back from training (`benchmarks/automatic_quality.py --thresholds`); lower ones find more, and
-more that is nothing. On a CPU it decodes 16 clicks at a time in less time and memory than 64.
+more that is nothing.
 """
 
 
@@ -133,6 +130,9 @@ class AutomaticSettings:
     def for_effort(cls, effort: str = "normal", model: str | None = None, **given: Any) -> AutomaticSettings:
         """The settings of an effort, ``fast``, ``normal`` or ``thorough``, with what is given in place of theirs.
 
+        Clicks are decoded `PROMPTS_PER_DECODE` at a time and not 64, which on a CPU take SAM's decoder 1.6 GB more
+        and are not faster on every engine; a GPU may want 64 or more. No result changes.
+
         Args:
             effort: a name in `EFFORTS`.
             model: name of the model; its `MODEL_DEFAULTS` go before the published ones.
@@ -149,7 +149,12 @@ class AutomaticSettings:
             raise InputError(
                 f"masks of everything have no parameter {unknown[0]!r:.60}; there are {', '.join(known)}"
             )
-        values = {**MODEL_DEFAULTS.get(model or "", {}), **EFFORTS[effort], **given}
+        values = {
+            "points_per_batch": PROMPTS_PER_DECODE,
+            **MODEL_DEFAULTS.get(model or "", {}),
+            **EFFORTS[effort],
+            **given,
+        }
         if given.get("point_grids") is not None:
             values |= {"points_per_side": None, "adaptive": False} | given
         return cls(**values)
