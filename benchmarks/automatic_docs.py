@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import automatic_memory as memory
+from anymask.automatic.candidates import WAITING_BYTES
 from automatic_contenders import AFTER_DECODER, CONTENDERS, PEER, PLAIN, PLANTED, TINY
 
 __all__ = ["Target", "fill", "memory_section", "memory_table", "race_section", "sections", "targets", "write"]
@@ -281,7 +282,9 @@ def verdict(points: Sequence[Figures]) -> str:
     few, many = row[0], row[-1]
     return (
         f"From {few['asked']:,} to {many['asked']:,} candidates the peak changes by "
-        f"{many['peak_mb'] - few['peak_mb']:+.0f} MB, {many['peak_mb'] / few['peak_mb'] - 1:+.1%}."
+        f"{many['peak_mb'] - few['peak_mb']:+.0f} MB, {many['peak_mb'] / few['peak_mb'] - 1:+.1%}: the answer itself "
+        f"({few['masks']:,} and {many['masks']:,} masks), and at most {WAITING_BYTES / 2**20:.0f} MiB of masks that "
+        "may yet be suppressed."
     )
 
 
