@@ -15,8 +15,8 @@ published, in plain torch.
 Agreement is with the published network in float32, on photographs: largest difference and relative L2 of the embedding,
 and the IoU of masks that our decoder draws from it for clicks on a grid. Random weights make few masks with wide
 margins, so these IoUs are pessimistic. "of peak" divides the published products' arithmetic by the fastest torch.mm of
-the same precision measured between the rounds (for int8, by bfloat16's); an engine with better products than torch's
-comes out above 100 %.
+the same precision measured between the rounds (for int8, by bfloat16's where the processor has it); an engine with
+better products than torch's comes out above 100 %. Engines of bfloat16 are left out where the processor has none.
 """
 
 from __future__ import annotations
@@ -249,15 +249,29 @@ class Worker:
         return answer
 
 
+def has_bf16(device: str) -> bool:
+    """Whether products of bfloat16 are the device's own; unknown without OpenVINO, then assumed."""
+    from anymask.runtime.machine import installed
+
+    if device != "cpu" or not installed("openvino"):
+        return True
+    from anymask.runtime.openvino_backend import open_core, runs_bf16
+
+    return runs_bf16(open_core())
+
+
 def matrix_peak(device: str, threads: int, side: int = 2048) -> dict[str, float]:
-    """GFLOP/s of torch.mm, the best of several, by precision."""
+    """GFLOP/s of torch.mm, the best of several, by precision; without bf16 where a processor has none."""
     import torch
 
     torch.set_num_threads(threads)
     if device != "cpu":
         side = 8192
     peaks = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    precisions = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if not has_bf16(device):  # imitated, a hundred times slower
+        del precisions["bf16"]
+    for name, dtype in precisions.items():
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         seconds = []
         for _ in range(6):
@@ -350,7 +364,7 @@ def measure(engines: Sequence[str], folder: Path, config: Any, options: argparse
             "median_s": {str(b): statistics.median(runs) for b, runs in seconds[name].items()},
             "images_per_s": {str(b): b / statistics.median(runs) for b, runs in seconds[name].items()},
             "of_peak": {
-                str(b): work_of_one * b / statistics.median(runs) / top[precision]
+                str(b): work_of_one * b / statistics.median(runs) / top.get(precision, top["fp32"])
                 for b, runs in seconds[name].items()
             },
             "peak_mb": memory[name],
@@ -452,6 +466,8 @@ def main() -> None:
     engines = list(options.engines or (CPU_ENGINES if on_cpu else CUDA_ENGINES))
     if config.family != "sam":
         engines = [name for name in engines if name != PEER]
+    if not has_bf16(options.device):
+        engines = [name for name in engines if "bf16" not in name]
     if PLAIN not in engines:
         engines.append(PLAIN)
     if options.prepare is not None:
