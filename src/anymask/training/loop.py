@@ -8,12 +8,9 @@ killed goes on as if nothing had happened.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,14 +23,12 @@ from anymask.model.weights import read_weights
 
 from .augmentation import LOW_RES_STRIDE
 from .batches import keep_freed_memory, numbered_batches
-from .checkpoint import load_checkpoint, save_checkpoint
 from .encoder_weights import load_encoder
 from .growth import load_grown
 from .interaction import first_prompt, is_ambiguous, next_prompt
 from .losses import LossWeights, affinity_loss, prompt_loss
-from .optimisation import fall_starts, learning_rate, parameter_groups, update_average
 from .parallel import Team, join_team
-from .run_log import RunLog
+from .run import Lesson, Run
 from .samples import Batch, BatchSource
 from .sampling_config import SamplingConfig
 
@@ -164,19 +159,15 @@ def train(
         load_grown(model, read_weights(config.init)[0], origin=config.init)
     if config.encoder_init is not None:
         load_encoder(model.image_encoder, config.encoder_init)
-    model = model.to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98)
+    run = Run(config, model, folder, target, team)
+    lesson = Lesson(
+        lambda first: _batches(config, data, first, team, target),
+        lambda batch: batch_loss(model, batch.to(target), config, run.generator),
+        lambda means: _describe(means, config.rounds - 1),
     )
-    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    generator = torch.Generator(target).manual_seed(config.seed + 1_000_003 * team.rank)
-    path = folder / "last.safetensors"
-    numbers: dict[str, Any] = {"step": 0, "seconds": 0.0}
-    if path.exists():
-        numbers = load_checkpoint(path, model, average, optimizer, generator, team.rank, target)
-    _Run(config, model, average, optimizer, generator, path, numbers, target, team).go(data, seconds)
+    run.go(lesson, seconds)
     team.wait()
-    return path
+    return run.path
 
 
 def training_sources(config: TrainConfig, data: str | Path) -> list[str]:
@@ -188,96 +179,33 @@ def training_sources(config: TrainConfig, data: str | Path) -> list[str]:
     return sorted(names)
 
 
-@dataclass
-class _Run:
-    config: TrainConfig
-    model: Nano
-    average: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    path: Path
-    numbers: dict[str, Any]
-    device: torch.device
-    team: Team
+def _batches(
+    config: TrainConfig, data: str | Path, first: int, team: Team, device: torch.device
+) -> Iterator[list[Batch]]:
+    """The batches of each step from ``first`` on, ``config.accumulate`` of them."""
+    shards = open_shards(data)
+    sampling = replace(config.sampling, images=max(1, config.sampling.images // team.size))
+    per_step = config.accumulate * team.size
+    source = BatchSource(shards, [s.source for s in shards], sampling, config.seed, per_step)
+    loader = numbered_batches(
+        source,
+        first * config.accumulate,
+        config.steps * config.accumulate,
+        team,
+        config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    waiting: list[Batch] = []
+    for batch in loader:
+        waiting.append(batch)
+        if len(waiting) == config.accumulate:
+            yield waiting
+            waiting = []
 
-    def go(self, data: str | Path, seconds: float | None) -> None:
-        config = self.config
-        first = int(self.numbers["step"])
-        started = saved = time.monotonic()
-        before = float(self.numbers["seconds"])
-        log = (
-            RunLog(self.path.parent, config.steps, config.log_every, self._describe)
-            if self.team.leads
-            else None
-        )
-        self.model.train()
-        for step, batches in enumerate(self._batches(data, first), start=first):
-            scalars = self._step(step, batches)
-            now = time.monotonic()
-            self.numbers = {"step": step + 1, "seconds": before + now - started}
-            if log is not None:
-                log.add(step, scalars, (now - started) / (step + 1 - first))
-            out_of_time = self.team.agree(seconds is not None and now - started > seconds)
-            save_due = self.team.agree(now - saved > config.save_every_s)
-            if save_due or out_of_time or step + 1 == config.steps:
-                self._save()
-                saved = now
-            if config.hold > 0 and step + 1 == fall_starts(config):
-                self._save("held.safetensors")
-            if out_of_time:
-                break
-        if log is not None:
-            log.close()
 
-    def _describe(self, means: Mapping[str, float]) -> str:
-        last = self.config.rounds - 1
-        return (
-            f"loss {means['loss/0']:.3f}"
-            f"  first: top {means['iou_top/0']:.3f} best {means['iou_best/0']:.3f} single {means['iou_single/0']:.3f}"
-            f"  last: single {means[f'iou_single/{last}']:.3f}"
-        )
-
-    def _save(self, name: str | None = None) -> None:
-        states = self.team.gather_states(self.generator.get_state())
-        if self.team.leads:
-            path = self.path.with_name(name or self.path.name)
-            save_checkpoint(path, self.model, self.average, self.optimizer, states, self.numbers)
-
-    def _batches(self, data: str | Path, first: int) -> Iterator[list[Batch]]:
-        config = self.config
-        shards = open_shards(data)
-        sampling = replace(config.sampling, images=max(1, config.sampling.images // self.team.size))
-        per_step = config.accumulate * self.team.size
-        source = BatchSource(shards, [s.source for s in shards], sampling, config.seed, per_step)
-        loader = numbered_batches(
-            source,
-            first * config.accumulate,
-            config.steps * config.accumulate,
-            self.team,
-            config.workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        waiting: list[Batch] = []
-        for batch in loader:
-            waiting.append(batch)
-            if len(waiting) == config.accumulate:
-                yield waiting
-                waiting = []
-
-    def _step(self, step: int, batches: list[Batch]) -> dict[str, Tensor]:
-        config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        use_bf16 = config.bf16 and self.device.type == "cuda"
-        scalars: dict[str, Tensor] = {}
-        for batch in batches:
-            with torch.autocast("cuda", torch.bfloat16) if use_bf16 else nullcontext():
-                loss, scalars = batch_loss(self.model, batch.to(self.device), config, self.generator)
-            (loss / len(batches)).backward()  # type: ignore[no-untyped-call]
-        self.team.average_gradients(self.model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        update_average(self.average, self.model, config.average, step)
-        return scalars | {"gradient_norm": norm.detach()}
+def _describe(means: Mapping[str, float], last: int) -> str:
+    return (
+        f"loss {means['loss/0']:.3f}"
+        f"  first: top {means['iou_top/0']:.3f} best {means['iou_best/0']:.3f} single {means['iou_single/0']:.3f}"
+        f"  last: single {means[f'iou_single/{last}']:.3f}"
+    )
