@@ -141,8 +141,9 @@ class AutomaticSettings:
     def for_effort(cls, effort: str = "normal", model: str | None = None, **given: Any) -> AutomaticSettings:
         """The settings of an effort, ``fast``, ``normal`` or ``thorough``, with what is given in place of theirs.
 
-        Clicks are decoded `PROMPTS_PER_DECODE` at a time and not 64, which on a CPU take SAM's decoder 1.6 GB more
-        and are not faster on every engine; a GPU may want 64 or more. No result changes.
+        Clicks are decoded `PROMPTS_PER_DECODE` at a time and not 64, which on a CPU take SAM's decoder far more memory
+        (``benchmarks/automatic.py --batch 64``) and are not faster on every engine; a GPU may want 64 or more. No
+        result changes.
 
         Args:
             effort: a name in `EFFORTS`.

@@ -117,9 +117,7 @@ class SegmenterModel:
         """
         self.segmenter.check(embedding)
         frame, spec = self.segmenter.frame(embedding.image_size), self.segmenter.spec
-        height, width = frame.network_size
-        low_res_size = (height // spec.low_res_stride, width // spec.low_res_stride)
-        prompts = _prompt_arrays(coords, labels, boxes, mask_input, low_res_size)
+        prompts = _prompt_arrays(coords, labels, boxes, mask_input, self.segmenter.low_res_size(frame))
         logits, scores = self.segmenter.backend.decode(embedding.features, prompts)
         chosen = _CANDIDATES if multimask_output else _SINGLE
         low_res, iou_predictions = logits[:, chosen].copy(), scores[:, chosen].copy()

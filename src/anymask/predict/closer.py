@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anymask.errors import EmbeddingMismatchError, InputError, MaskError
-from anymask.frame import MASK_PROMPT_LOGIT, CropBox, Frame, image_to_crop
+from anymask.frame import CropBox, image_to_crop
 from anymask.image import ImageSource, read_image
-from anymask.masks.scores import stability_score
 from anymask.predict.segmenter import ARRAY_BYTES, Segmenter, as_run_lengths
 from anymask.runtime.backend import Backend, ModelSpec
 from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
@@ -205,28 +204,21 @@ class CloserLook:
             points=None if prompt.points is None else image_to_crop(prompt.points, window),
             labels=prompt.labels,
             box=None if prompt.box is None else image_to_crop(prompt.box, window),
-            mask=window_frame.logits_to_low_res(given, self._low_res_size(window_frame)),
+            mask=window_frame.logits_to_low_res(given, self._windows.low_res_size(window_frame)),
             multimask=False,
         )
-        assert answer.low_res_logits is not None
-        threshold = self.spec.mask_threshold
-        plane = np.full(mask.size, threshold - MASK_PROMPT_LOGIT, dtype=np.float32)
-        _cut(plane, window)[:] = window_frame.logits_to_image(answer.low_res_logits)
-        array = plane > threshold
-        if not array.any():
+        if not answer.area:
             return mask
+        array = np.zeros(mask.size, dtype=np.bool_)
+        _cut(array, window)[:] = answer.array
         return Mask(
             array,
             mask.score,
             low_res_logits=mask.low_res_logits,
-            stability_score=float(stability_score(plane, threshold)),
+            stability_score=answer.stability_score,
             point=mask.point,
             crop_box=window,
         )
-
-    def _low_res_size(self, frame: Frame) -> tuple[int, int]:
-        height, width = frame.network_size
-        return (height // self.spec.low_res_stride, width // self.spec.low_res_stride)
 
 
 def look_window(

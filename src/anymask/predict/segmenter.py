@@ -22,8 +22,8 @@ from anymask.types import Embedding, Image, Mask, MaskSet, Prompt
 
 PROMPTS_PER_DECODE: Final = 16
 """Prompts decoded together. Measured on one core with nano: 8 to 64 at a time cost the same 17 ms each, and every
-one of them 5 MB while it lasts. With SAM's decoder no other number was clearly faster on every engine; see the log of
-2026-11-29. There a prompt takes some 33 MB in the graphs' engines and 22 MB in torch."""
+one of them 5 MB while it lasts. With SAM's decoder, whose prompts take several times as much, no other number was
+clearly faster on every engine."""
 SLOTS_PER_DECODE: Final = 2_048
 """Points, corners and padding of the prompts decoded together, unless one prompt has more."""
 ARRAY_BYTES: Final = 256 * 1024**2
@@ -104,7 +104,7 @@ class Segmenter:
         self.check(embedding)
         prompts = _checked(prompts, embedding.image_size)
         frame = self.frame(embedding.image_size)
-        low_res_size = self._low_res_size(frame)
+        low_res_size = self.low_res_size(frame)
         height, width = embedding.image_size
         as_arrays = len(prompts) * height * width * (3 if multimask else 1) <= ARRAY_BYTES
         upsampler = Upsampler(frame)
@@ -135,6 +135,11 @@ class Segmenter:
         """How an image of this (height, width) sits in the model's network frame."""
         return _frame(image_size, self.spec)
 
+    def low_res_size(self, frame: Frame) -> tuple[int, int]:
+        """(height, width) of the model's logits in one of its frames."""
+        height, width = frame.network_size
+        return (height // self.spec.low_res_stride, width // self.spec.low_res_stride)
+
     def _encode(self, picture: Image) -> Embedding:
         spec, frame = self.spec, self.frame(picture.size)
         features = self.backend.encode(frame.to_network(picture.pixels, spec.pixel_mean, spec.pixel_std))
@@ -145,10 +150,6 @@ class Segmenter:
         return Embedding(
             features, picture.size, frame.network_size, picture.digest, spec.digest, spec.preprocessing
         )
-
-    def _low_res_size(self, frame: Frame) -> tuple[int, int]:
-        height, width = frame.network_size
-        return (height // self.spec.low_res_stride, width // self.spec.low_res_stride)
 
     def _mask_set(
         self, upsampler: Upsampler, prompt: Prompt, logits: FloatArray, scores: FloatArray, as_arrays: bool

@@ -240,7 +240,8 @@ def _labelled(
 ) -> Iterator[Pair]:
     for place in places:
         try:
-            image = _reduced(read_image(photographs[place]))
+            jpeg = _reduced(read_image(photographs[place]))
+            image = read_image(jpeg)
             masks = labeller.label(image)
         except AnymaskError as error:
             text = f"{photographs.keys()[place]} is left out: {error}"
@@ -249,24 +250,18 @@ def _labelled(
         if masks:
             key = f"{name}_{place:06d}"
             picture = Picture(place + 1, key, f"{key}.jpg", image.width, image.height)
-            yield f"{key}.jpg", _jpeg(image), f"{key}.json", sa1b_file(picture, masks)
+            yield f"{key}.jpg", jpeg, f"{key}.json", sa1b_file(picture, masks)
 
 
-def _reduced(image: Image) -> Image:
-    """At most `LONGEST_SIDE` pixels long, as it will be once it was stored as JPEG."""
+def _reduced(image: Image) -> bytes:
+    """The picture as JPEG, at most `LONGEST_SIDE` pixels long."""
     scale = min(1.0, LONGEST_SIDE / max(image.size))
     height, width = (max(1, round(side * scale)) for side in image.size)
     pixels = cv2.resize(image.pixels, (width, height), interpolation=cv2.INTER_AREA)
-    return read_image(_encoded(np.asarray(pixels, dtype=np.uint8)))
-
-
-def _jpeg(image: Image) -> bytes:
-    return _encoded(image.pixels)
-
-
-def _encoded(pixels: Pixels) -> bytes:
     file = io.BytesIO()
-    PillowImage.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    PillowImage.fromarray(np.asarray(pixels, dtype=np.uint8)).save(
+        file, "JPEG", quality=JPEG_QUALITY, subsampling=0
+    )
     return file.getvalue()
 
 
