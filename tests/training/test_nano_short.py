@@ -14,7 +14,7 @@ from anymask.errors import WeightsError
 from anymask.model.weights import read_safetensors
 from anymask.training.loop import TrainConfig, train
 from anymask.training.recipes.nano_pretrain import RECIPE as PRETRAINING
-from anymask.training.recipes.nano_short import RECIPE, VARIANTS
+from anymask.training.recipes.nano_short import DEEP_COST, DISTIL_COST, RECIPE, VARIANTS
 from anymask.training.recipes.run import main, parse
 
 NAMED: dict[str, dict[str, Any]] = {
@@ -26,6 +26,16 @@ NAMED: dict[str, dict[str, Any]] = {
         "encoder_init": "runs/nano_pretrain/encoder.safetensors",
         "steps": VARIANTS["mae"].steps,
         "sampling.phases": VARIANTS["mae"].sampling.phases,
+    },
+    "distil": {
+        "teacher": "weights/nano_v2.safetensors",
+        "steps": VARIANTS["distil"].steps,
+        "sampling.phases": VARIANTS["distil"].sampling.phases,
+    },
+    "deep": {
+        "model.encoder.blocks": (1, 3, 10, 6),
+        "steps": VARIANTS["deep"].steps,
+        "sampling.phases": VARIANTS["deep"].sampling.phases,
     },
 }
 
@@ -65,13 +75,19 @@ def _seconds(config: TrainConfig) -> float:
     return small * 0.885 + (config.steps - small) * 1.168
 
 
-def test_with_pre_training_the_whole_takes_as_long_as_the_recipe() -> None:
-    mae = VARIANTS["mae"]
-    assert _seconds(mae) + PRETRAINING.steps * 0.722 == pytest.approx(_seconds(RECIPE), rel=0.02)
-    assert mae.sampling.phases[1][0] / mae.steps == pytest.approx(
+@pytest.mark.parametrize(
+    ("name", "cost", "before"),
+    [("mae", 1.0, PRETRAINING.steps * 0.722), ("distil", DISTIL_COST, 0.0), ("deep", DEEP_COST, 0.0)],
+)
+def test_a_variant_with_dearer_steps_takes_as_long_as_the_recipe(
+    name: str, cost: float, before: float
+) -> None:
+    variant = VARIANTS[name]
+    assert _seconds(variant) * cost + before == pytest.approx(_seconds(RECIPE), rel=0.02)
+    assert variant.sampling.phases[1][0] / variant.steps == pytest.approx(
         RECIPE.sampling.phases[1][0] / RECIPE.steps, rel=1e-3
     )
-    assert [sizes for _, sizes in mae.sampling.phases] == [sizes for _, sizes in RECIPE.sampling.phases]
+    assert [sizes for _, sizes in variant.sampling.phases] == [sizes for _, sizes in RECIPE.sampling.phases]
 
 
 def test_a_missing_encoder_ends_in_one_sentence(

@@ -31,6 +31,7 @@ from .parallel import Team, join_team
 from .run import Lesson, Run
 from .samples import Batch, BatchSource
 from .sampling_config import SamplingConfig
+from .teacher import Teacher, teacher_loss
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class TrainConfig:
             as ``held.safetensors``, for a longer run to go on from.
         init: weights file that the run starts from (`ship` writes one), of this network or one with fewer blocks.
         encoder_init: file of a pre-trained image encoder (`pretraining` writes one); everything else starts fresh.
+        teacher: weights file of a nano of any size whose answers are learned beside the masks (`teacher`).
 
     Raises:
         InputError: both ``init`` and ``encoder_init`` are given.
@@ -79,6 +81,7 @@ class TrainConfig:
     log_every: int = 20
     init: str | None = None
     encoder_init: str | None = None
+    teacher: str | None = None
     model: NanoConfig = field(default_factory=NanoConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossWeights = field(default_factory=LossWeights)
@@ -91,12 +94,14 @@ class TrainConfig:
 
 
 def batch_loss(
-    model: Nano, batch: Batch, config: TrainConfig, generator: torch.Generator
+    model: Nano, batch: Batch, config: TrainConfig, generator: torch.Generator, teacher: Teacher | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Encode once, prompt for several rounds, and average the rounds' losses."""
     pixels = normalise(batch.pixels, PIXEL_MEAN, PIXEL_STD).contiguous(memory_format=torch.channels_last)
     features = model.encode(pixels)
     masks = batch.coverage.shape[1]
+    if teacher is not None:
+        teacher.look(pixels, masks)
     target = batch.coverage.flatten(0, 1).unsqueeze(1).float() / 255.0
     truth = (target > 0.5).float()
     truth = torch.where(truth.sum((1, 2, 3), keepdim=True) == 0, (target > 0).float(), truth)
@@ -111,6 +116,10 @@ def batch_loss(
         logits, quality = logits.float(), quality.float()
         loss, scalars = prompt_loss(logits, quality, target, is_ambiguous(state), config.loss)
         losses.append(loss)
+        if teacher is not None:
+            taught = teacher_loss(logits, quality, *teacher.answer(state))
+            losses.append(config.loss.teacher * taught)
+            log[f"teacher/{turn}"] = taught.detach()
         if turn == 0 and config.loss.affinity > 0:
             affinity = model.mask_decoder.affinity
             maps = affinity(per_prompt["skip8"], state.points, state.labels).float()
@@ -123,6 +132,8 @@ def batch_loss(
                 keep = (torch.arange(truth.shape[0], device=truth.device) % masks) < config.rounds_masks
                 logits, quality, target, truth = logits[keep], quality[keep], target[keep], truth[keep]
                 per_prompt = {k: v[keep] for k, v in per_prompt.items()}
+                if teacher is not None:
+                    teacher.keep(keep)
                 state = type(state)(
                     state.points[keep], state.labels[keep], state.mask_input[keep], state.has_mask[keep]
                 )
@@ -159,10 +170,11 @@ def train(
         load_grown(model, read_weights(config.init)[0], origin=config.init)
     if config.encoder_init is not None:
         load_encoder(model.image_encoder, config.encoder_init)
+    teacher = Teacher(config.teacher, target) if config.teacher is not None else None
     run = Run(config, model, folder, target, team)
     lesson = Lesson(
         lambda first: _batches(config, data, first, team, target),
-        lambda batch: batch_loss(model, batch.to(target), config, run.generator),
+        lambda batch: batch_loss(model, batch.to(target), config, run.generator, teacher),
         lambda means: _describe(means, config.rounds - 1),
     )
     run.go(lesson, seconds)
@@ -171,11 +183,11 @@ def train(
 
 
 def training_sources(config: TrainConfig, data: str | Path) -> list[str]:
-    """Names of all sources that the weights have seen: the shards, and those of the weights the run starts from."""
+    """Names of all sources that the weights have seen: the shards, and those of weights it starts or learns from."""
     names = {shard.source for shard in open_shards(data)}
-    for start in (config.init, config.encoder_init):
-        if start is not None:
-            names |= set(read_weights(start)[1].get("sources", "").split())
+    for earlier in (config.init, config.encoder_init, config.teacher):
+        if earlier is not None:
+            names |= set(read_weights(earlier)[1].get("sources", "").split())
     return sorted(names)
 
 

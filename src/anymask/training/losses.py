@@ -17,13 +17,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Relative weights; focal, dice and quality are the paper's losses, affinity is ours."""
+    """Relative weights; focal, dice and quality are the paper's losses, affinity is ours, teacher for distillation."""
 
     focal: float = 20.0
     dice: float = 1.0
     quality: float = 1.0
     gamma: float = 2.0
     affinity: float = 0.5
+    teacher: float = 1.0
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:

@@ -16,6 +16,8 @@ no-paste     no objects pasted onto photographs
 no-affinity  the affinity maps stay, but learn from the masks' losses alone
 mae          from `nano_pretrain`'s encoder, which has to be run first; for the same time in all, both phases are cut by
              the share that the pre-training takes (24 %)
+distil       nano v2's answers beside the masks; fewer steps, since each takes longer
+deep         nano v2's encoder, 16 blocks deeper in its later stages; fewer steps likewise
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from anymask.model.nano.network import NanoConfig
 from anymask.training.loop import TrainConfig
 from anymask.training.recipes.nano_pretrain import RECIPE as PRETRAINING
 from anymask.training.recipes.nano_v1 import RECIPE as FIRST
+from anymask.training.recipes.nano_v2 import RECIPE as SECOND
 from anymask.training.recipes.run import main
 
 SMALL = ((160, 160), (128, 192), (192, 128))
@@ -36,6 +39,8 @@ MEDIUM_COST = (
     1.35  # a step at MEDIUM, in the processor time of one at SMALL: medians .88 and 1.17 s, in turn, 12 each
 )
 PRETRAINING_COST = 0.83  # a step of nano_pretrain, likewise: .72 s
+DISTIL_COST = 1.4
+DEEP_COST = 1.4
 
 RECIPE = replace(
     FIRST,
@@ -50,25 +55,29 @@ RECIPE = replace(
 )
 
 
-def pretrained() -> TrainConfig:
-    """The recipe from the pre-trained encoder, shortened by what the pre-training takes."""
-    whole = SMALL_STEPS + MEDIUM_STEPS * MEDIUM_COST
-    left = 1.0 - PRETRAINING.steps * PRETRAINING_COST / whole
+WHOLE = SMALL_STEPS + MEDIUM_STEPS * MEDIUM_COST
+
+
+def shortened(config: TrainConfig, share: float) -> TrainConfig:
+    """The same schedule in this share of the recipe's steps."""
+    phases = ((0, SMALL), (round(SMALL_STEPS * share), MEDIUM))
     return replace(
-        RECIPE,
-        name="nano_short_mae",
-        steps=round(RECIPE.steps * left),
-        encoder_init=f"runs/{PRETRAINING.name}/encoder.safetensors",
-        sampling=replace(RECIPE.sampling, phases=((0, SMALL), (round(SMALL_STEPS * left), MEDIUM))),
+        config, steps=round(RECIPE.steps * share), sampling=replace(config.sampling, phases=phases)
     )
 
+
+MAE = replace(RECIPE, name="nano_short_mae", encoder_init=f"runs/{PRETRAINING.name}/encoder.safetensors")
+DISTIL = replace(RECIPE, name="nano_short_distil", teacher="weights/nano_v2.safetensors")
+DEEP = replace(RECIPE, name="nano_short_deep", model=replace(RECIPE.model, encoder=SECOND.model.encoder))
 
 VARIANTS: dict[str, TrainConfig] = {
     "full": RECIPE,
     "no-scenes": replace(RECIPE, name="nano_short_no-scenes", sampling=replace(RECIPE.sampling, scenes=0.0)),
     "no-paste": replace(RECIPE, name="nano_short_no-paste", sampling=replace(RECIPE.sampling, paste=0.0)),
     "no-affinity": replace(RECIPE, name="nano_short_no-affinity", loss=replace(RECIPE.loss, affinity=0.0)),
-    "mae": pretrained(),
+    "mae": shortened(MAE, 1.0 - PRETRAINING.steps * PRETRAINING_COST / WHOLE),
+    "distil": shortened(DISTIL, 1.0 / DISTIL_COST),
+    "deep": shortened(DEEP, 1.0 / DEEP_COST),
 }
 
 if __name__ == "__main__":
