@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from anymask.runtime.backend import NUM_MASKS, Features, ModelSpec, PromptArrays
+from anymask.runtime.backend import NUM_MASKS, Features, ModelSpec, Promising, PromptArrays
 from anymask.runtime.checks import low_res_size
 from anymask.runtime.fake_backend import FakeBackend
 
@@ -48,6 +48,19 @@ class PlantedBackend(FakeBackend):
                 own = np.random.default_rng([mask, *(point * 16).astype(int).tolist()])
                 scores[index, mask] = own.integers(10, 21) / 20
         return logits, scores
+
+
+class ScreeningBackend(PlantedBackend):
+    """Draws no masks of clicks that promise no more than was asked for; `withheld` counts them."""
+
+    withheld = 0
+
+    def decode_promising(self, features: Features, prompts: PromptArrays, least_iou: float) -> Promising:
+        """See `Screens.decode_promising`."""
+        logits, scores = self.decode(features, prompts)
+        drawn = np.flatnonzero(scores[:, 1:].max(axis=1) > least_iou)
+        self.withheld += len(prompts) - len(drawn)
+        return Promising(logits[drawn], scores, drawn)
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ from planted_backend import PlantedBackend, picture
 
 import anymask
 import anymask.automatic.generator as generator_module
-from anymask.automatic.crops import click_arrays
+from anymask.automatic.answers import click_arrays
 from anymask.automatic.generator import Generator, generate
 from anymask.automatic.grid import point_grid
 from anymask.automatic.settings import MODEL_DEFAULTS, AutomaticSettings

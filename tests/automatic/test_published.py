@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted_backend import PlantedBackend, picture
+from planted_backend import PlantedBackend, ScreeningBackend, picture
 from reference_generator import reference_generate, with_frame, with_torch
 
 import anymask
@@ -218,3 +218,13 @@ def test_the_embedded_nano_on_a_rendered_picture(upsample: Any) -> None:
         assert_equal(found, wanted)
     else:
         assert_matched(found, wanted)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_masks_that_promise_too_little_need_not_be_drawn(case: str) -> None:
+    steepness = planted(case).backend.steepness
+    screening = ScreeningBackend(steepness=steepness)
+    for size in SIZES:
+        image = picture(*size)
+        assert_equal(ours(Segmenter(screening), image, CASES[case]), ours(planted(case), image, CASES[case]))
+    assert (screening.withheld > 0) is (CASES[case].get("pred_iou_thresh", 0.88) > 0.5)

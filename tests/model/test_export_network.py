@@ -105,6 +105,8 @@ def test_both_decoders_take_any_prompts(
         inputs = (points, labels, masks, has_mask)
         names = ("points", "labels", "mask_input", "has_mask")
         given = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        if fast:
+            given["least_iou"] = np.full(1, -np.inf, dtype=np.float32)
         seen = run.run(None, image | given)
         assert np.abs(seen[0] - logits.numpy()).max() < 1e-4
         assert np.abs(seen[1] - scores.numpy()).max() < 1e-4
@@ -223,6 +225,7 @@ def test_other_families_go_the_same_way(family: str, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
     assert manifest["config"]["family"] == family
     assert tuple(manifest["features"]) == network.feature_names
+    assert manifest.get("screens", False) is ("parts" in manifest)
     assert manifest["mask_prompts"] is (family != "efficient_sam")
     for backend in (OnnxBackend(tmp_path / "model", 1), OpenVinoBackend(tmp_path / "model", 1)):
         assert agreement(ask(TorchBackend(network, config)), ask(backend)).faults() == []

@@ -200,6 +200,46 @@ def test_the_image_part_serves_any_prompts(pair: tuple[Sam, FastDecoder]) -> Non
 
 
 @torch.no_grad()
+def test_promising_prompts_alone_are_drawn(pair: tuple[Sam, FastDecoder]) -> None:
+    _, fast = pair
+    parts = fast.image_part(embedding_of(TINY_TEST))
+    prompts = prompts_of(TINY_TEST, *CASES["every kind at once"])
+    logits, scores = fast.prompt_part(parts, *prompts)
+    best = scores[:, 1:].amax(1)
+    for least in (*best.sort().values[:-1], torch.tensor(-torch.inf)):
+        drawn_logits, all_scores, drawn = fast.prompt_part.promising(parts, *prompts, least)
+        assert torch.equal(all_scores, scores)
+        assert drawn.tolist() == torch.nonzero(best >= least)[:, 0].tolist()
+        assert (drawn_logits - logits[drawn]).abs().max() <= 1e-4
+    for least in (best.max(), torch.tensor(9.0)):  # never none at all
+        assert fast.prompt_part.promising(parts, *prompts, least)[2].tolist() == [int(best.argmax())]
+
+
+@torch.no_grad()
+def test_all_are_drawn_where_scores_are_no_numbers() -> None:
+    sam = randomised(TINY_TEST)
+    sam.mask_decoder.iou_prediction_head.layers[-1].bias.fill_(torch.nan)
+    fast = FastDecoder(sam)
+    prompts = prompts_of(TINY_TEST, [[1, -1], [2, 3]], [])
+    parts = fast.image_part(embedding_of(TINY_TEST))
+    assert fast.prompt_part.promising(parts, *prompts, torch.tensor(0.9))[2].tolist() == [0, 1]
+
+
+@torch.no_grad()
+def test_one_row_stands_for_masks_that_nobody_gave(pair: tuple[Sam, FastDecoder]) -> None:
+    _, fast = pair
+    masks = prompts_of(TINY_TEST, [[1, -1], [1, -1]], [1])[2]
+    none, some = (fast.prompt_part.mask_rows(masks, torch.tensor([0.0, given])) for given in (0.0, 1.0))
+    assert none.rows is not None
+    assert some.rows is not None
+    assert none.rows.shape[:2] == (2, 1)
+    assert some.rows.shape[:2] == (2, 17)
+    assert not none.rows.any()
+    assert not some.rows[0].any()
+    assert some.rows[1].any()
+
+
+@torch.no_grad()
 def test_copies_of_the_weights_are_kept() -> None:
     sam = randomised(TINY_TEST)
     fast = FastDecoder(sam)

@@ -15,7 +15,7 @@ from anymask.model.nano.network import Nano
 from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.predict.prompts import prompt_arrays
-from anymask.runtime.backend import NUM_MASKS, Backend, Features, PromptArrays
+from anymask.runtime.backend import NUM_MASKS, Backend, Features, PromptArrays, decode_promising
 from anymask.runtime.fake_backend import FakeBackend
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.runtime.openvino_backend import OpenVinoBackend
@@ -324,3 +324,51 @@ def test_digests_tell_models_apart(random_nano: Nano, random_sam: Sam, nano_fold
     assert len(set(digests)) == len(digests)
     assert TorchBackend(random_nano).spec.digest == digests[0]
     assert json.loads((nano_folder / "manifest.json").read_text())["name"] == "small"
+
+
+def test_promising_prompts_are_drawn_as_ever(backend: Backend, features: Features) -> None:
+    """At the median of the scores, where half may be left out, and at the ends, where none or all but one may."""
+    prompts = arrays(backend, *(Prompt(points=[(x, y)]) for x in (10, 40, 70, 110) for y in (8, 30, 60)))
+    logits, scores = backend.decode(features, prompts)
+    best = scores[:, 1:].max(axis=1)
+    counts = []
+    for least in (-np.inf, float(np.median(best)), float(best.max()) - 1e-6, 5.0):
+        found = decode_promising(backend, features, prompts, least)
+        np.testing.assert_allclose(found.scores, scores, atol=SCORES)
+        assert (np.diff(found.drawn) > 0).all()
+        assert set(np.flatnonzero(best > least + SCORES)) <= set(found.drawn.tolist())
+        np.testing.assert_allclose(found.logits, logits[found.drawn], atol=LOGITS)
+        assert found.logits.dtype == found.scores.dtype == np.float32
+        counts.append(len(found.drawn))
+    assert counts[0] == len(prompts)
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] >= 1
+
+
+def test_promising_prompts_with_masks_are_drawn_as_ever(backend: Backend, features: Features) -> None:
+    prompts = arrays(backend, *mixed_prompts(backend))
+    logits, scores = backend.decode(features, prompts)
+    found = decode_promising(backend, features, prompts, float(np.median(scores[:, 1:].max(axis=1))))
+    np.testing.assert_allclose(found.scores, scores, atol=SCORES)
+    np.testing.assert_allclose(found.logits, logits[found.drawn], atol=LOGITS)
+
+
+def test_masks_of_nothing_are_not_drawn_by_exported_sams(
+    sam_folders: tuple[Path, Path], random_sam: Sam
+) -> None:
+    pytest.importorskip("openvino", reason="the openvino extra is not installed")
+    for backend in (
+        OnnxBackend(sam_folders[0], threads=1),
+        OpenVinoBackend(sam_folders[0], threads=1),
+        TorchBackend(random_sam, TINY_TEST),
+    ):
+        features = backend.encode(pixels_of(backend))
+        prompts = arrays(backend, *(Prompt(points=[(x, y)]) for x in (10, 60, 110) for y in (8, 60)))
+        _, scores = backend.decode(features, prompts)
+        best = scores[:, 1:].max(axis=1)
+        for least in np.sort(best):
+            wanted = best > least - 1e-4
+            drawn = backend.decode_promising(features, prompts, float(least)).drawn
+            assert len(drawn) <= max(1, wanted.sum() + 1)
+            assert set(np.flatnonzero(best > least + 1e-5)) <= set(drawn.tolist())
+        assert len(backend.decode_promising(features, prompts, 50.0).drawn) == 1

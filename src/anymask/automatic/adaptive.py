@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from anymask.frame import Frame
 from anymask.masks.boxes import box_iou
 
+from .answers import Answers
 from .settings import AutomaticSettings
 
 __all__ = ["COARSEST_STEP", "Explained", "Guide", "Promise", "coarse_to_fine"]
@@ -110,13 +111,15 @@ class Guide:
             open_ &= self._promise.of(self._grid[clicks], REACH * self._steps[level]) >= least
         return clicks[open_]
 
-    def answer(self, clicks: IntArray, planes: FloatArray, scores: FloatArray) -> None:
-        """Take the answers to clicks (N,): logits (N, M, h, w) and predicted IoU (N, M)."""
+    def answer(self, clicks: IntArray, answers: Answers) -> None:
+        """Take the answers to clicks (N,); those with a score above the threshold have planes."""
+        scores = answers.scores
         self._promise.note(self._grid[clicks], scores.max(axis=1))
         where, which = np.nonzero(scores > np.float32(self._settings.pred_iou_thresh))
         for index in range(0, len(where), scores.shape[1]):
             some = slice(index, index + scores.shape[1])
-            self._note(clicks[where[some]], planes[where[some], which[some], : self._rows, : self._columns])
+            planes = answers.of(where[some], which[some])
+            self._note(clicks[where[some]], planes[:, : self._rows, : self._columns])
 
     def _note(self, clicks: IntArray, planes: FloatArray) -> None:
         """Masks (M, rows, columns) of clicks (M,) that may be accepted, by their cells."""

@@ -12,6 +12,7 @@ from anymask.frame import CropBox
 from anymask.masks.rle import counts_to_string
 from anymask.types import Embedding
 
+from .answers import MASKS_PER_CLICK, Answers
 from .bounds import NOWHERE, Box
 from .candidates import Candidate, Waiting
 from .filters import near_crop_edge
@@ -19,14 +20,11 @@ from .reading import GROUP_BYTES, MaskReader
 from .region import Region
 from .settings import AutomaticSettings
 
-__all__ = ["MASKS_PER_CLICK", "Crop", "CropReader"]
+__all__ = ["Crop", "CropReader"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
-
-MASKS_PER_CLICK = 3
-"""A click has three masks, one within the other."""
 
 
 @dataclass(frozen=True)
@@ -64,39 +62,35 @@ class CropReader:
         self._reader, self._settings, self._crop = reader, settings, crop
         self._region, self._keep_logits = region, keep_logits
 
-    def promising(
-        self, planes: FloatArray, scores: FloatArray, batch: int, wanted: bool
-    ) -> Iterator[Waiting]:
+    def promising(self, answers: Answers, batch: int, wanted: bool) -> Iterator[Waiting]:
         """The masks that may be good enough, in their order; the best of a click that is wanted always is.
 
         Args:
-            planes: logits (N, 3, h, w) of N clicks.
-            scores: (N, 3) predicted IoU.
-            batch: number of the batch.
+            answers: to the clicks of a batch; those that are wanted, or good enough by their scores, have planes.
+            batch: its number.
             wanted: whether a person set the clicks.
         """
-        thresh = self._settings.pred_iou_thresh
+        scores, thresh = answers.scores, self._settings.pred_iou_thresh
         good = scores > np.float32(thresh) if thresh > 0 else np.ones(scores.shape, dtype=np.bool_)
         sure = np.zeros(scores.shape, dtype=np.bool_)
         if wanted:
             sure[np.arange(len(scores)), scores.argmax(axis=1)] = True
         clicks, masks = np.nonzero(good | sure)
-        together = max(1, GROUP_BYTES // (4 * planes.shape[-2] * planes.shape[-1]))
+        together = max(1, GROUP_BYTES // (4 * answers.planes.shape[-2] * answers.planes.shape[-1]))
         for start in range(0, len(clicks), together):
             some = slice(start, start + together)
-            yield from self._stable(planes, scores, clicks[some], masks[some], sure, batch)
+            yield from self._stable(answers, clicks[some], masks[some], sure, batch)
 
     def _stable(
         self,
-        planes: FloatArray,
-        scores: FloatArray,
+        answers: Answers,
         clicks: IntArray,
         masks: IntArray,
         sure: BoolArray,
         batch: int,
     ) -> Iterator[Waiting]:
         """Those of some masks that are not provably below the thresholds."""
-        chosen = planes[clicks, masks]
+        chosen = answers.of(clicks, masks)
         kept = np.flatnonzero(sure[clicks, masks] | ~self._reader.unstable(chosen))
         for plane, bounds, click, mask in zip(
             chosen[kept], self._reader.bounds(chosen[kept]), clicks[kept], masks[kept], strict=True
@@ -105,7 +99,7 @@ class CropReader:
                 yield Waiting(
                     batch=batch,
                     row=int(click) * MASKS_PER_CLICK + int(mask),
-                    score=float(scores[click, mask]),
+                    score=float(answers.scores[click, mask]),
                     sure=bool(sure[click, mask]),
                     bounds=bounds,
                     inner_box=self._in_image(bounds.inner_box),
@@ -143,9 +137,10 @@ class CropReader:
         counts = candidate.runs.counts(self._crop.box[:2], self._crop.image_size)
         candidate.counts, candidate.runs = counts_to_string(counts), None
 
-    def restore(self, candidate: Candidate, planes: FloatArray) -> None:
-        """Make the run lengths again that a candidate lost, from the logits (N, 3, h, w) of its batch."""
-        plane = planes[candidate.row // MASKS_PER_CLICK, candidate.row % MASKS_PER_CLICK]
+    def restore(self, candidate: Candidate, answers: Answers) -> None:
+        """Make the run lengths again that a candidate lost, from the answers to its batch."""
+        click, mask = divmod(candidate.row, MASKS_PER_CLICK)
+        plane = answers.of(np.array([click]), np.array([mask]))[0]
         self._reader.stability(plane, bounded=False)
         candidate.runs = self._reader.runs()
         self.encode(candidate)

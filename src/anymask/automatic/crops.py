@@ -12,24 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anymask.errors import ModelError
-from anymask.frame import Frame
-from anymask.predict.prompts import PADDING
 from anymask.predict.segmenter import Segmenter
-from anymask.runtime.backend import PromptArrays
 from anymask.runtime.checks import low_res_size
-from anymask.runtime.ranking import mask_scores
 from anymask.types import Mask
 
 from .adaptive import Guide
+from .answers import MASKS_PER_CLICK, Answers, ask, click_arrays
 from .candidates import WAITING_BYTES, Candidate, Candidates
-from .crop_reader import MASKS_PER_CLICK, Crop, CropReader
+from .crop_reader import Crop, CropReader
 from .reading import MaskReader
 from .region import Region
 from .settings import AutomaticSettings
 
-__all__ = ["Clicks", "Crop", "CropRun", "click_arrays"]
+__all__ = ["Clicks", "Crop", "CropRun"]
 
-FloatArray = NDArray[np.float32]
 PointArray = NDArray[np.float64]
 
 
@@ -49,6 +45,14 @@ class Clicks:
 
     def __len__(self) -> int:
         return sum(len(level) for level in self.levels) + len(self.wanted)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Clicks (N, 2) that are decoded together, and what their masks must promise to be drawn."""
+
+    points: PointArray
+    least_iou: float
 
 
 class CropRun:
@@ -76,7 +80,7 @@ class CropRun:
         )
         self._reader = CropReader(reader, settings, crop, region, keep_logits and crop.is_whole)
         self._candidates = Candidates(settings.box_nms_thresh, self._reader, waiting_bytes)
-        self._batches: list[PointArray] = []
+        self._batches: list[_Batch] = []
         self.decoded = 0
 
     def masks(self, clicks: Clicks, progress: Callable[[int], object] | None = None) -> list[Mask]:
@@ -122,42 +126,44 @@ class CropRun:
         """Decode clicks in batches and note their masks; ``numbers`` are what the guide knows the clicks by."""
         size = self._settings.points_per_batch
         for start in range(0, len(points), size):
-            batch = points[start : start + size]
-            planes, scores = self._decode(batch)
+            batch = _Batch(points[start : start + size], self._least_iou(wanted))
+            answers = self._decode(batch)
             self._batches.append(batch)
             if guide is not None and numbers is not None:
-                guide.answer(numbers[start : start + size], planes, scores)
-            for waiting in self._reader.promising(planes, scores, len(self._batches) - 1, wanted):
+                guide.answer(numbers[start : start + size], answers)
+            for waiting in self._reader.promising(answers, len(self._batches) - 1, wanted):
                 self._candidates.add(waiting)
             if progress is not None:
-                progress(len(batch))
+                progress(len(batch.points))
 
-    def _decode(self, points: PointArray) -> tuple[FloatArray, FloatArray]:
-        """Logits (N, 3, h, w) and scores (N, 3) of N clicks."""
-        self.decoded += len(points)
-        logits, scores = self._segmenter.backend.decode(
-            self._crop.embedding.features, click_arrays(points, self._frame, self._low_res)
-        )
-        if not np.isfinite(scores).all():
+    def _least_iou(self, wanted: bool) -> float:
+        """Clicks that promise no more need no planes."""
+        thresh = self._settings.pred_iou_thresh
+        return -np.inf if wanted or thresh <= 0 else thresh
+
+    def _decode(self, batch: _Batch) -> Answers:
+        self.decoded += len(batch.points)
+        prompts = click_arrays(batch.points, self._frame, self._low_res)
+        answers = ask(self._segmenter.backend, self._crop.embedding.features, prompts, batch.least_iou)
+        if not np.isfinite(answers.scores).all():
             raise ModelError(
                 f"the model {self._segmenter.spec.name!r} answered NaN or infinity; its weights may be damaged"
             )
-        logits, scores = logits[:, 1:], scores[:, 1:]  # the first mask is for prompts without ambiguity
-        return logits, mask_scores(self._segmenter.spec, logits, scores)
+        return answers
 
     def _restore(self, survivors: list[Candidate]) -> None:
         """Decode the batches again of which survivors' masks were let go."""
         lost = [candidate for candidate in survivors if candidate.counts is None]
         for batch in sorted({candidate.batch for candidate in lost}):
-            planes, _ = self._decode(self._batches[batch])
+            answers = self._decode(self._batches[batch])
             for candidate in lost:
                 if candidate.batch == batch:
-                    self._reader.restore(candidate, planes)
+                    self._reader.restore(candidate, answers)
 
     def _mask(self, candidate: Candidate) -> Mask:
         assert candidate.counts is not None
         height, width = self._crop.image_size
-        x, y = self._batches[candidate.batch][candidate.row // MASKS_PER_CLICK]
+        x, y = self._batches[candidate.batch].points[candidate.row // MASKS_PER_CLICK]
         return Mask.from_rle(
             {"size": [height, width], "counts": candidate.counts},
             candidate.score,
@@ -166,18 +172,3 @@ class CropRun:
             point=(float(x) + self._crop.box[0], float(y) + self._crop.box[1]),
             crop_box=self._crop.box,
         )
-
-
-def click_arrays(points: PointArray, frame: Frame, low_res_size: tuple[int, int]) -> PromptArrays:
-    """`prompt_arrays` of one foreground click per prompt, at points (N, 2) that lie in the image, without a loop."""
-    count = len(points)
-    places = np.zeros((count, 2, 2), dtype=np.float32)
-    places[:, 0] = frame.points_to_network(points)
-    labels = np.full((count, 2), PADDING, dtype=np.float32)
-    labels[:, 0] = 1
-    return PromptArrays(
-        places,
-        labels,
-        np.zeros((count, 1, *low_res_size), dtype=np.float32),
-        np.zeros(count, dtype=np.float32),
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,3 +107,41 @@ class Backend(Protocol):
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """Features of one image and B prompts -> logits (B, 4, h, w) and predicted IoU (B, 4), float32."""
         ...
+
+
+@dataclass(frozen=True)
+class Promising:
+    """Answers to B prompts of which only some have masks.
+
+    Attributes:
+        logits: (K, 4, h, w) float32.
+        scores: (B, 4) float32, predicted IoU of all.
+        drawn: (K,) int64, the prompts that the logits belong to, rising.
+    """
+
+    logits: FloatArray
+    scores: FloatArray
+    drawn: NDArray[np.int64]
+
+
+@runtime_checkable
+class Screens(Protocol):
+    """A `Backend` that knows how good masks will be before it draws them."""
+
+    def decode_promising(self, features: Features, prompts: PromptArrays, least_iou: float) -> Promising:
+        """`Backend.decode`, of the prompts of whose masks 1 to 3 one may have a predicted IoU above ``least_iou``.
+
+        A prompt that has one is always drawn, and others may be: scores are rounded by the engine's precision, and one
+        prompt is drawn whatever it promises.
+        """
+        ...
+
+
+def decode_promising(
+    backend: Backend, features: Features, prompts: PromptArrays, least_iou: float
+) -> Promising:
+    """`Screens.decode_promising` of any backend: all prompts are drawn by one that cannot do better."""
+    if isinstance(backend, Screens):
+        return backend.decode_promising(features, prompts, least_iou)
+    logits, scores = backend.decode(features, prompts)
+    return Promising(logits, scores, np.arange(len(prompts)))

@@ -5,10 +5,13 @@ A frame's embedding has one cell per `EMBEDDING_STRIDE` network pixels in every 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from anymask.errors import ModelError
-from anymask.runtime.backend import NUM_MASKS, Features, FloatArray, ModelSpec, PromptArrays
+from anymask.runtime.backend import NUM_MASKS, Features, FloatArray, ModelSpec, Promising, PromptArrays
 
 EMBEDDING_STRIDE = 16
 
@@ -85,6 +88,25 @@ def check_answer(
             f"got {logits.shape} and {scores.shape}: the model's files do not belong together"
         )
     return logits, scores
+
+
+def check_promising(
+    logits: FloatArray, scores: FloatArray, drawn: NDArray[Any], count: int, mask_size: tuple[int, int]
+) -> Promising:
+    """A decoder's answer that has masks of some prompts, if it has the promised shape; raises `ModelError`.
+
+    ``drawn`` may have any type that holds small whole numbers.
+    """
+    _check_float32("the decoder's scores", scores, 2)
+    chosen = drawn.astype(np.int64)
+    in_order = chosen.ndim == 1 and (np.diff(chosen, prepend=-1, append=count) > 0).all()
+    if scores.shape != (count, NUM_MASKS) or not in_order:
+        raise ModelError(
+            f"the decoder must give {NUM_MASKS} scores for each of {count} prompts and the numbers of those that it "
+            f"draws, got scores {scores.shape} and {drawn.tolist()!r:.80}: the model's files do not belong together"
+        )
+    check_answer(logits, scores[chosen], len(chosen), mask_size)
+    return Promising(logits, scores, chosen)
 
 
 def _check_float32(name: str, array: object, ndim: int) -> None:

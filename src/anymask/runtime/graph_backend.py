@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
+
 from anymask.errors import PromptError
 from anymask.runtime import checks
-from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
+from anymask.runtime.backend import Features, FloatArray, ModelSpec, Promising, PromptArrays
+from anymask.runtime.engine import Engine
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import Manifest
 
 PROMPT_INPUTS = ("points", "labels", "mask_input", "has_mask")
 ANSWERS = ("low_res_logits", "predicted_iou")
+LEAST, DRAWN = "least_iou", "drawn"
+_SLACK = {"bf16": 0.02}
+"""How far off a predicted IoU may be, with the bound that it is held against; five of bfloat16's steps at 1."""
+_SMALL_SLACK = 1e-4
 
 
 class Graph(Protocol):
@@ -23,22 +30,28 @@ class Graph(Protocol):
         ...
 
 
-def prompt_names(manifest: Manifest) -> tuple[str, ...]:
-    """The decoder's inputs for prompts."""
+def decoder_ports(manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the decoder's inputs and outputs."""
+    inputs = (*(manifest.parts or manifest.features), *_prompt_names(manifest))
+    return ((*inputs, LEAST), (*ANSWERS, DRAWN)) if manifest.screens else (inputs, ANSWERS)
+
+
+def _prompt_names(manifest: Manifest) -> tuple[str, ...]:
     return PROMPT_INPUTS if manifest.takes_masks else PROMPT_INPUTS[:2]
 
 
-def prompt_inputs(manifest: Manifest, prompts: PromptArrays) -> dict[str, FloatArray]:
+def _prompt_inputs(manifest: Manifest, prompts: PromptArrays) -> dict[str, FloatArray]:
     """Prompts by the decoder's names; raises `PromptError` for a mask where it takes none."""
     if not manifest.takes_masks and prompts.has_mask.any():
         raise PromptError(f"{manifest.spec.name} takes no mask prompts; give points or a box")
-    return {name: getattr(prompts, name) for name in prompt_names(manifest)}
+    return {name: getattr(prompts, name) for name in _prompt_names(manifest)}
 
 
 class GraphBackend:
     """Both methods of a backend, for engines that set the attributes below when they open a folder."""
 
     manifest: Manifest
+    engine: Engine
     _encoder: Graph
     _decoder: Graph
     _parts: ImageParts | None = None
@@ -58,10 +71,26 @@ class GraphBackend:
 
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""
-        checks.check_features(features, self.manifest.features)
+        answer = self._answer(features, prompts, -np.inf)
         mask_size = checks.low_res_size(self.spec, features)
-        checks.check_prompts(prompts, mask_size)
-        inputs = prompt_inputs(self.manifest, prompts)
-        image = features if self._parts is None else self._parts.of(features)
-        answer = self._decoder.run({**image, **inputs})
         return checks.check_answer(answer[ANSWERS[0]], answer[ANSWERS[1]], len(prompts), mask_size)
+
+    def decode_promising(self, features: Features, prompts: PromptArrays, least_iou: float) -> Promising:
+        """See `Screens.decode_promising`; older exports draw all."""
+        if not self.manifest.screens:
+            return Promising(*self.decode(features, prompts), np.arange(len(prompts)))
+        answer = self._answer(features, prompts, least_iou - _SLACK.get(self.engine.precision, _SMALL_SLACK))
+        mask_size = checks.low_res_size(self.spec, features)
+        logits, scores, drawn = (answer[name] for name in (*ANSWERS, DRAWN))
+        return checks.check_promising(logits, scores, drawn, len(prompts), mask_size)
+
+    def _answer(
+        self, features: Features, prompts: PromptArrays, least_iou: float
+    ) -> Mapping[str, FloatArray]:
+        checks.check_features(features, self.manifest.features)
+        checks.check_prompts(prompts, checks.low_res_size(self.spec, features))
+        inputs = _prompt_inputs(self.manifest, prompts)
+        if self.manifest.screens:
+            inputs[LEAST] = np.full(1, least_iou, dtype=np.float32)
+        image = features if self._parts is None else self._parts.of(features)
+        return self._decoder.run({**image, **inputs})

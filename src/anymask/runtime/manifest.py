@@ -9,7 +9,8 @@ sorted keys and no spaces, and must hold. There are two formats:
     anymask-openvino-1  encoder.xml, encoder.bin, decoder.xml, decoder.bin
 
 A decoder may be cut in two: then image.onnx (image.xml, image.bin) makes of the features, once per image, the tensors
-that ``parts`` names, and the decoder takes those in place of the features.
+that ``parts`` names, and the decoder takes those in place of the features. A decoder that ``screens`` takes a predicted
+IoU too, ``least_iou``, gives masks of the prompts that promise more, and says which in ``drawn``.
 
 ``network_sha256``, where it is stated, names the weights and sizes that were exported: engines that run the same
 network in full precision share one digest, and so embeddings. ``precision`` other than "fp32" is a digest of its own.
@@ -58,6 +59,7 @@ _OPTIONAL: Final = {
     "network_sha256",
     "mask_prompts",
     "parts",
+    "screens",
     "storage",
 }
 # What each format's folder must hold, and what it may hold.
@@ -87,6 +89,8 @@ class Manifest:
     """Whether the decoder has inputs for mask prompts."""
     parts: tuple[str, ...] = ()
     """What the image's graph gives and the decoder takes in place of features; empty when there is no such graph."""
+    screens: bool = False
+    """Whether the decoder can leave out masks that promise too little."""
 
 
 def read_manifest(folder: Traversable) -> Manifest:
@@ -193,11 +197,11 @@ def _parse(data: Any) -> Manifest:
     precision = _one_of(data, "precision", PRECISIONS)
     network = None if data.get("network_sha256") is None else _sha256(data["network_sha256"])
     spec = replace(spec, digest=_digest(data, files, features, precision, network))
-    takes_masks = data.get("mask_prompts", True)
-    if not isinstance(takes_masks, bool):
-        raise ValueError(f"its mask_prompts must be true or false, got {takes_masks!r:.40}")
+    takes_masks, screens = _is_true(data, "mask_prompts", True), _is_true(data, "screens", False)
     parts = _parts(data, files)
-    return Manifest(spec, features, files, data, data["format"], precision, network, takes_masks, parts)
+    return Manifest(
+        spec, features, files, data, data["format"], precision, network, takes_masks, parts, screens
+    )
 
 
 def _digest(
@@ -253,6 +257,13 @@ def _sha256(text: Any) -> str:
     if not isinstance(text, str) or len(text) != 64 or set(text) - set("0123456789abcdef"):
         raise ValueError("a sha256 must be 64 hexadecimal digits in lower case")
     return text
+
+
+def _is_true(data: Mapping[str, Any], key: str, otherwise: bool) -> bool:
+    value = data.get(key, otherwise)
+    if not isinstance(value, bool):
+        raise ValueError(f"its {key} must be true or false, got {value!r:.40}")
+    return value
 
 
 def _one_of(data: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anymask.errors import ModelError, ModelFormatError
 from anymask.runtime.backend import FloatArray
 from anymask.runtime.engine import Engine
-from anymask.runtime.graph_backend import ANSWERS, GraphBackend, prompt_names
+from anymask.runtime.graph_backend import GraphBackend, decoder_ports
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
@@ -55,8 +55,7 @@ class OnnxBackend(GraphBackend):
             image = verified_image(folder, manifest)
             graph = _Graph(image, IMAGE_GRAPH, threads, manifest.features, manifest.parts)
             self._parts = ImageParts(graph.run)
-        inputs = (*(manifest.parts or manifest.features), *prompt_names(manifest))
-        self._decoder = _Graph(decoder, GRAPHS[1], threads, inputs, ANSWERS)
+        self._decoder = _Graph(decoder, GRAPHS[1], threads, *decoder_ports(manifest))
 
 
 class _Graph:

@@ -21,7 +21,7 @@ from anymask.errors import MissingExtraError, ModelError, ModelFormatError
 from anymask.runtime.backend import FloatArray, ModelSpec
 from anymask.runtime.compiled_cache import MAX_GRAPH_BYTES, CompiledCache
 from anymask.runtime.engine import Engine
-from anymask.runtime.graph_backend import ANSWERS, GraphBackend, prompt_names
+from anymask.runtime.graph_backend import GraphBackend, decoder_ports
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
@@ -88,8 +88,7 @@ class OpenVinoBackend(GraphBackend):
             image = _image_source(folder, manifest)
             graph = _Graph(core, image, "image", config, cache, features, manifest.parts, None)
             self._parts = ImageParts(graph.run)
-        inputs = (*(manifest.parts or features), *prompt_names(manifest))
-        self._decoder = _Graph(core, decoder, "decoder", config, cache, inputs, ANSWERS, None)
+        self._decoder = _Graph(core, decoder, "decoder", config, cache, *decoder_ports(manifest), None)
 
     @property
     def spec(self) -> ModelSpec:

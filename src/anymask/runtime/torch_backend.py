@@ -28,7 +28,7 @@ from anymask.model.sam.mask_decoder import MaskDecoder
 from anymask.model.sam.network import Sam
 from anymask.model.weights import METADATA_KEY, content_sha256
 from anymask.runtime import checks
-from anymask.runtime.backend import Features, FloatArray, ModelSpec, PromptArrays
+from anymask.runtime.backend import Features, FloatArray, ModelSpec, Promising, PromptArrays
 from anymask.runtime.engine import Engine
 from anymask.runtime.manifest import digest_at
 
@@ -77,6 +77,7 @@ class TorchBackend:
         self._encode, self._decode = (part.to(self._device).requires_grad_(False) for part in parts)
         if self._device.type == "cuda" and not as_published:
             cast(Any, self._encode).to(memory_format=torch.channels_last)
+        self._compiled = compiled
         if compiled:
             self._encode.compile()
             graphs = "reduce-overhead" if self._device.type == "cuda" else "default"
@@ -112,15 +113,29 @@ class TorchBackend:
 
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""
+        inputs, mask_size = self._checked(features, prompts)
+        with _running(self._spec.name):
+            logits, scores = self._decode(*map(self._tensor, inputs))
+            answer = _array(logits), _array(scores)
+        return checks.check_answer(*answer, len(prompts), mask_size)
+
+    def decode_promising(self, features: Features, prompts: PromptArrays, least_iou: float) -> Promising:
+        """See `Screens.decode_promising`; a decoder that is compiled, or has no fast form, draws all."""
+        if self._compiled or not isinstance(self._decode, _FastDecode):
+            return Promising(*self.decode(features, prompts), np.arange(len(prompts)))
+        inputs, mask_size = self._checked(features, prompts)
+        with _running(self._spec.name):
+            logits, scores, drawn = self._decode.promising(least_iou, *map(self._tensor, inputs))
+            answer = _array(logits), _array(scores), drawn.cpu().numpy()
+        return checks.check_promising(*answer, len(prompts), mask_size)
+
+    def _checked(self, features: Features, prompts: PromptArrays) -> tuple[list[FloatArray], tuple[int, int]]:
+        """The decoder's inputs in their order, and (height, width) of its logits."""
         checks.check_features(features, self._names)
         mask_size = checks.low_res_size(self._spec, features)
         checks.check_prompts(prompts, mask_size)
         arrays = (prompts.points, prompts.labels, prompts.mask_input, prompts.has_mask)
-        with _running(self._spec.name):
-            on_device = [self._tensor(features[name]) for name in self._names]
-            logits, scores = self._decode(*on_device, *(self._tensor(array) for array in arrays))
-            answer = _array(logits), _array(scores)
-        return checks.check_answer(*answer, len(prompts), mask_size)
+        return [*(features[name] for name in self._names), *arrays], mask_size
 
     def _tensor(self, array: FloatArray) -> Tensor:
         # Embeddings are read-only, which torch would warn about on the CPU; nothing here writes to them.
@@ -172,6 +187,21 @@ class _FastDecode(nn.Module):
         fed = (masks, has_mask) if bool(has_mask.any()) else ()
         answer: tuple[Tensor, Tensor] = self.decoder(embedding, points, labels, *fed)
         return answer
+
+    def promising(
+        self,
+        least_iou: float,
+        embedding: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        masks: Tensor,
+        has_mask: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`PromptPart.promising`."""
+        fed = (masks, has_mask) if bool(has_mask.any()) else (None, None)
+        least = torch.tensor(least_iou, device=embedding.device)
+        parts, decoder = self.decoder.image_part(embedding), self.decoder.prompt_part
+        return decoder.promising(parts, points, labels, fed[0], fed[1], least)
 
 
 def _published_parts(model: PromptableNetwork | Nano) -> tuple[nn.Module, nn.Module]:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +41,8 @@ from anymask.model.sam.mask_decoder import MaskDecoder
 from anymask.model.sam.network import Sam
 
 ANSWERS = ("low_res_logits", "predicted_iou")
+LEAST, DRAWN = "least_iou", "drawn"
+"""Input and output of a decoder that draws only promising masks; any number of prompts, and how many it draws, vary."""
 _NEVER_OUTSIDE = 2**31
 """The image's part of a decoder has a few megabytes of weights, always inside its graph."""
 
@@ -97,16 +100,17 @@ def takes_masks(network: PromptableNetwork, features: Mapping[str, Tensor]) -> b
 
 
 class PromptGraph(nn.Module):
-    """What the image's graph gives, in the order of its names, then padded prompts -> all masks and scores."""
+    """What the image's graph gives, in the order of its names, padded prompts, and a predicted IoU -> the masks of
+    prompts that promise more than that, the scores of all, and which have masks (see `PromptPart.promising`)."""
 
     def __init__(self, part: PromptPart) -> None:
         super().__init__()
         self.part = part
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count = len(self.part.part_names)
-        answer: tuple[Tensor, Tensor] = self.part(inputs[:count], *inputs[count:])
-        return answer
+        points, labels, mask_input, has_mask, least_iou = inputs[count:]
+        return self.part.promising(inputs[:count], points, labels, mask_input, has_mask, least_iou)
 
 
 def fast_decoder(network: PromptableNetwork) -> FastDecoder | None:
@@ -162,7 +166,7 @@ def export_network(
             "ranking": config.ranking,
             "precision": "fp32",
             "mask_prompts": with_masks,
-            **({"parts": list(parts)} if parts else {}),
+            **({"parts": list(parts), "screens": True} if parts else {}),
             "network_sha256": network_digest(module, config),
             "config": {"family": config.family, **config.to_dict()},
             "parity": asdict(parity),
@@ -193,13 +197,19 @@ def write_network_graphs(
     features = _feature_shapes(running, folder / "encoder.onnx", side)
     with_masks = takes_masks(running, dict(zip(names, features, strict=True)))
     count = len(PROMPTS) if with_masks else 2
-    prompts = random_prompts(side, side, prompts=3, points=2, seed=0)
+    prompts: tuple[Tensor, ...] = random_prompts(side, side, prompts=3, points=2, seed=0)
     axes = {name: {0: "prompts", 1: "slots"} for name in PROMPTS[:2]}
     axes |= {name: {0: "prompts"} for name in (*PROMPTS[2:count], *ANSWERS)}
     fast = fast_decoder(running)
-    decoder: nn.Module = DecoderGraph(running) if fast is None else PromptGraph(fast.prompt_part)
+    decoder: nn.Module = DecoderGraph(running)
     parts: tuple[str, ...] = ()
+    asked: tuple[str, ...] = PROMPTS[:count]
+    answers: tuple[str, ...] = ANSWERS
     if fast is not None:
+        decoder = PromptGraph(fast.prompt_part)
+        prompts = (*prompts, torch.full((1,), -torch.inf))
+        asked, answers, count = (*asked, LEAST), (*answers, DRAWN), count + 1
+        axes |= {ANSWERS[0]: {0: "drawn"}, DRAWN: {0: "drawn"}}
         parts = fast.image_part.names
         write_graph(fast.image_part, features, Ports(names, parts, {}), folder / "image.onnx", _NEVER_OUTSIDE)
         with torch.no_grad():
@@ -207,7 +217,7 @@ def write_network_graphs(
     write_graph(
         decoder,
         (*features, *prompts[:count]),
-        Ports((*(parts or names), *PROMPTS[:count]), ANSWERS, axes),
+        Ports((*(parts or names), *asked), answers, axes),
         folder / "decoder.onnx",
         inside_bytes,
     )
@@ -248,11 +258,12 @@ def network_parity(network: PromptableNetwork, side: int, folder: Path, with_mas
 
 
 def _after_image(names: tuple[str, ...], run_image: Run, run_decoder: Run) -> Run:
-    """Both graphs of a decoder that was cut in two as one."""
+    """Both graphs of a decoder that was cut in two as one, which draws all masks."""
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
         parts = run_image({name: inputs[name] for name in names})
-        return run_decoder({**parts, **{name: v for name, v in inputs.items() if name not in names}})
+        prompts = {name: value for name, value in inputs.items() if name not in names}
+        return run_decoder({**parts, **prompts, LEAST: np.full(1, -np.inf, dtype=np.float32)})
 
     return run
 

@@ -191,6 +191,18 @@ class PromptPart(nn.Module):
         Returns:
             low-resolution logits B x M x 4h x 4w, predicted IoU B x M.
         """
+        tokens, image, scores = self.judge(parts, points, labels, mask_input, has_mask)
+        return self.draw(parts, tokens, image), scores
+
+    def judge(
+        self,
+        parts: Sequence[Tensor],
+        points: Tensor,
+        labels: Tensor,
+        mask_input: Tensor | None = None,
+        has_mask: Tensor | None = None,
+    ) -> tuple[Tensor, ImageRows, Tensor]:
+        """Half of the work, which says how good the masks will be: tokens B x T x C, images, predicted IoU B x M."""
         decoder = self.decoder
         points, labels, hidden = _visible(points, labels)
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
@@ -198,26 +210,60 @@ class PromptPart(nn.Module):
         tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse], dim=1)
         hidden = F.pad(hidden, (own.shape[0], 0))  # B x T
         image = ImageRows()
+        named = dict(zip(self.part_names, parts, strict=True))
         if mask_input is not None and has_mask is not None:
             image = self.mask_rows(mask_input, has_mask)
-        named = dict(zip(self.part_names, parts, strict=True))
         tokens, image = self.two_way(tokens, hidden, image, named)
-        pixels = self.upscale(image, named["upscaled"])
-        return self.read_masks(tokens, pixels), decoder.iou_prediction_head(tokens[:, 0])
+        return tokens, image, decoder.iou_prediction_head(tokens[:, 0])
+
+    def draw(self, parts: Sequence[Tensor], tokens: Tensor, image: ImageRows) -> Tensor:
+        """The other half: logits of what `judge` gave, or of some of its prompts."""
+        shared = parts[self.part_names.index("upscaled")]
+        return self.read_masks(tokens, self.upscale(image, shared))
+
+    def promising(
+        self,
+        parts: Sequence[Tensor],
+        points: Tensor,
+        labels: Tensor,
+        mask_input: Tensor | None,
+        has_mask: Tensor | None,
+        least_iou: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward` that draws only the prompts of whose masks 1 to M - 1 one has a predicted IoU of ``least_iou``.
+
+        The most promising prompt is drawn in any case, since engines differ in what they make of nothing; where scores
+        are no numbers all are.
+
+        Returns:
+            logits K x M x 4h x 4w of these, predicted IoU B x M of all, and the numbers K of these, rising.
+        """
+        tokens, image, scores = self.judge(parts, points, labels, mask_input, has_mask)
+        best = scores[:, 1:].amax(1)
+        drawn = (~(best < torch.minimum(best.amax(), least_iou))).nonzero()[:, 0]
+        return self.draw(parts, tokens.index_select(0, drawn), image.only(drawn)), scores, drawn
 
     def mask_rows(self, mask_input: Tensor, has_mask: Tensor) -> ImageRows:
-        """Mask prompts as the first rows; all zero where a prompt has none."""
+        """Mask prompts as the first rows, all zero where a prompt has none; a single row where no prompt has one.
+
+        Where none has one, only the first is looked at and nothing of it is left (there are no branches in a graph,
+        but lengths may follow values).
+        """
+        prompts, given = mask_input.shape[0], has_mask.amax().to(torch.int64)
+        mask_input = mask_input[: 1 + given * (prompts - 1)]
         first, norm1, _, second, norm2 = list(self.prompt_encoder.mask_downscaling)[:5]
         fine = F.gelu(_norm_channels(first(mask_input), norm1))
         coarse = F.gelu(_norm_channels(second(fine), norm2)).flatten(2)
-        rows = torch.cat([coarse, torch.ones_like(coarse[:, :1])], dim=1) * has_mask[:, None, None]
-        return ImageRows(self.mask_weights.expand(rows.shape[0], -1, -1), rows)
+        rows = torch.cat([coarse, torch.ones_like(coarse[:, :1])], dim=1)
+        weights = self.mask_weights[: 1 + given * (self.mask_weights.shape[0] - 1)]
+        rows = rows[:, : 1 + given * (rows.shape[1] - 1)] * has_mask[:, None, None]
+        return ImageRows(weights.expand(prompts, -1, -1), rows)
 
     def two_way(
         self, tokens: Tensor, hidden: Tensor, image: ImageRows, parts: dict[str, Tensor]
     ) -> tuple[Tensor, ImageRows]:
         """`TwoWayTransformer.forward`: tokens B x T x C; hidden: B x T, added to the attention of a token."""
-        place, masked = tokens, image.rows is not None
+        place, masked = tokens, image.rows
         values_of_heads: list[Tensor] = []
         for k, layer in enumerate(self.layers):
             query = tokens if layer.first else tokens + place
@@ -237,7 +283,9 @@ class PromptPart(nn.Module):
             attention = (scores + hidden[:, None, :, None]).softmax(2).flatten(1, 2)  # B x (H T) x L
             weights = (values @ _heads(answer.out_proj.weight.t(), answer.num_heads)).flatten(1, 2)
             image = image.grown(attention, weights, answer.out_proj.bias)
-            cross = [parts[f"mask_to_{k}"].expand(tokens.shape[0], -1, -1)] if masked else []
+            cross = []
+            if masked is not None:  # as many rows as there are
+                cross.append(parts[f"mask_to_{k}"][: masked.shape[1]].expand(tokens.shape[0], -1, -1))
             for j, of_heads in enumerate(values_of_heads):  # in the order in which `grown` adds rows
                 cross.append((of_heads @ parts[f"heads{j}_to_{k}"]).flatten(1, 2))
                 if j:

@@ -25,6 +25,14 @@ class ImageRows:
     scale: Tensor | None = None
     shift: Tensor | None = None
 
+    def only(self, prompts: Tensor) -> ImageRows:
+        """The images of some prompts, numbers K."""
+        weights, rows, spread, scale = (
+            None if part is None else part.index_select(0, prompts)
+            for part in (self.weights, self.rows, self.spread, self.scale)
+        )
+        return ImageRows(weights, rows, spread, scale, self.shift)
+
     def scores(self, tokens: Tensor, projection: Tensor, shared: Tensor, positions: Tensor | None) -> Tensor:
         """Products of tokens B x H x T x D with the projected image: B x H x T x L.
 
