@@ -51,15 +51,27 @@ class PlantedBackend(FakeBackend):
 
 
 class ScreeningBackend(PlantedBackend):
-    """Draws no masks of clicks that promise no more than was asked for; `withheld` counts them."""
+    """Draws no masks of clicks that promise no more than was asked for, and nonsense where there is no picture.
+
+    `withheld` counts the clicks without masks.
+    """
 
     withheld = 0
 
-    def decode_promising(self, features: Features, prompts: PromptArrays, least_iou: float) -> Promising:
+    def decode_promising(
+        self,
+        features: Features,
+        prompts: PromptArrays,
+        least_iou: float,
+        picture: tuple[int, int] | None = None,
+    ) -> Promising:
         """See `Screens.decode_promising`."""
         logits, scores = self.decode(features, prompts)
         drawn = np.flatnonzero(scores[:, 1:].max(axis=1) > least_iou)
         self.withheld += len(prompts) - len(drawn)
+        if picture is not None:
+            rows, columns = (-(-side // self.spec.low_res_stride) + 1 for side in picture)
+            logits[..., rows:, :] = logits[..., columns:] = 50.0
         return Promising(logits[drawn], scores, drawn)
 
 

@@ -205,14 +205,15 @@ def test_promising_prompts_alone_are_drawn(pair: tuple[Sam, FastDecoder]) -> Non
     parts = fast.image_part(embedding_of(TINY_TEST))
     prompts = prompts_of(TINY_TEST, *CASES["every kind at once"])
     logits, scores = fast.prompt_part(parts, *prompts)
+    whole = torch.tensor(fast.prompt_part.prompt_encoder.grid_size)
     best = scores[:, 1:].amax(1)
     for least in (*best.sort().values[:-1], torch.tensor(-torch.inf)):
-        drawn_logits, all_scores, drawn = fast.prompt_part.promising(parts, *prompts, least)
+        drawn_logits, all_scores, drawn = fast.prompt_part.promising(parts, *prompts, least, whole)
         assert torch.equal(all_scores, scores)
         assert drawn.tolist() == torch.nonzero(best >= least)[:, 0].tolist()
         assert (drawn_logits - logits[drawn]).abs().max() <= 1e-4
     for least in (best.max(), torch.tensor(9.0)):  # never none at all
-        assert fast.prompt_part.promising(parts, *prompts, least)[2].tolist() == [int(best.argmax())]
+        assert fast.prompt_part.promising(parts, *prompts, least, whole)[2].tolist() == [int(best.argmax())]
 
 
 @torch.no_grad()
@@ -222,7 +223,24 @@ def test_all_are_drawn_where_scores_are_no_numbers() -> None:
     fast = FastDecoder(sam)
     prompts = prompts_of(TINY_TEST, [[1, -1], [2, 3]], [])
     parts = fast.image_part(embedding_of(TINY_TEST))
-    assert fast.prompt_part.promising(parts, *prompts, torch.tensor(0.9))[2].tolist() == [0, 1]
+    assert fast.prompt_part.promising(parts, *prompts, torch.tensor(0.9), torch.tensor([3, 2]))[
+        2
+    ].tolist() == [0, 1]
+
+
+@torch.no_grad()
+def test_rows_and_columns_of_cells_alone_are_drawn(pair: tuple[Sam, FastDecoder]) -> None:
+    _, fast = pair
+    parts = fast.image_part(embedding_of(TINY_TEST))
+    prompts = prompts_of(TINY_TEST, *CASES["every kind at once"])
+    logits, _ = fast.prompt_part(parts, *prompts)
+    h, w = fast.prompt_part.prompt_encoder.grid_size
+    for rows, columns in ((h, 3), (1, w), (5, 2), (h, w)):
+        seen, _, _ = fast.prompt_part.promising(
+            parts, *prompts, torch.tensor(-torch.inf), torch.tensor([rows, columns])
+        )
+        assert seen.shape == (*logits.shape[:2], 4 * rows, 4 * columns)
+        assert (seen - logits[..., : 4 * rows, : 4 * columns]).abs().max() <= 1e-4
 
 
 @torch.no_grad()

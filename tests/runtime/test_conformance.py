@@ -345,6 +345,26 @@ def test_promising_prompts_are_drawn_as_ever(backend: Backend, features: Feature
     assert counts[-1] >= 1
 
 
+@pytest.mark.parametrize("size", [SIZE, (75, 40), (60, 60), (1, 120), (75, 14)])
+def test_only_the_picture_need_be_drawn(backend: Backend, size: tuple[int, int]) -> None:
+    """What becomes of the logits in the image's size is the same; a picture has padding below or to the right."""
+    frame = frame_of(backend, size)
+    features = backend.encode(pixels_of(backend, size))
+    prompts = prompt_arrays(
+        [Prompt(points=[(size[1] / 2, size[0] / 2)]), Prompt(points=[(0, 0)])],
+        frame,
+        low_res_of(backend, size),
+    )
+    logits, scores = backend.decode(features, prompts)
+    found = decode_promising(backend, features, prompts, -np.inf, frame.resized_size)
+    assert found.logits.shape == logits.shape
+    assert np.isfinite(found.logits).all()
+    np.testing.assert_allclose(found.scores, scores, atol=SCORES)
+    np.testing.assert_allclose(
+        frame.logits_to_image(found.logits), frame.logits_to_image(logits), atol=10 * LOGITS
+    )
+
+
 def test_promising_prompts_with_masks_are_drawn_as_ever(backend: Backend, features: Features) -> None:
     prompts = arrays(backend, *mixed_prompts(backend))
     logits, scores = backend.decode(features, prompts)

@@ -100,3 +100,29 @@ def test_a_decoder_cut_in_two_runs_its_image_once_and_answers_like_torch(random_
         write_manifest(tmp_path / "sam", manifest | broken)
         with pytest.raises(ModelFormatError, match="parts"):
             read_manifest(tmp_path / "sam")
+    write_manifest(tmp_path / "sam", manifest | {"screens": "yes"})
+    with pytest.raises(ModelFormatError, match="screens must be true or false"):
+        read_manifest(tmp_path / "sam")
+
+
+def test_torch_looks_at_an_image_once_too(random_sam):
+    from anymask.model.variants import TINY_TEST
+    from anymask.runtime.agreement import trial_pixels, trial_prompts
+    from anymask.runtime.checks import low_res_size
+    from anymask.runtime.torch_backend import TorchBackend
+
+    backend = TorchBackend(random_sam, TINY_TEST)
+    looks = []
+    backend._look.register_forward_hook(lambda *_: looks.append(1))
+    features = backend.encode(trial_pixels(backend.spec))
+    other = {"embedding": features["embedding"] + 1}
+    prompts = next(trial_prompts(backend.spec, (128, 128), low_res_size(backend.spec, features)))
+    changing = backend.decode(features, prompts)
+    assert len(looks) == 1
+    for image in (features, other):
+        image["embedding"].flags.writeable = False
+    for _ in range(3):
+        assert np.array_equal(backend.decode(features, prompts)[0], changing[0])
+        assert not np.array_equal(backend.decode(other, prompts)[0], changing[0])
+        backend.decode_promising(features, prompts, 0.0)
+    assert len(looks) == 3

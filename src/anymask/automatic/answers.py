@@ -42,14 +42,21 @@ class Answers:
         return self.planes[places, masks]
 
 
-def ask(backend: Backend, features: Features, prompts: PromptArrays, least_iou: float) -> Answers:
+def ask(
+    backend: Backend,
+    features: Features,
+    prompts: PromptArrays,
+    least_iou: float,
+    picture: tuple[int, int] | None = None,
+) -> Answers:
     """Decode clicks; those of whose masks none has a score above ``least_iou`` may come without planes.
 
-    A model whose masks are scored by their stability has to draw all of them.
+    A model whose masks are scored by their stability has to draw all of them, whole; else planes need only be right
+    where pixels of the ``picture``, (height, width) in the network frame, are made of them.
     """
     if backend.spec.ranking != "predicted_iou":
-        least_iou = -np.inf
-    found = decode_promising(backend, features, prompts, least_iou)
+        least_iou, picture = -np.inf, None
+    found = decode_promising(backend, features, prompts, least_iou, picture)
     places = np.full(len(prompts), -1, dtype=np.int64)
     places[found.drawn] = np.arange(len(found.drawn))
     planes, scores = found.logits[:, 1:], found.scores[:, 1:]

@@ -81,6 +81,9 @@ class CropRun:
         self._reader = CropReader(reader, settings, crop, region, keep_logits and crop.is_whole)
         self._candidates = Candidates(settings.box_nms_thresh, self._reader, waiting_bytes)
         self._batches: list[_Batch] = []
+        # Logits that are kept may be given back as a prompt, padding and all; stretched frames have no padding.
+        whole = (keep_logits and crop.is_whole) or self._frame.resize != "longest_side"
+        self._picture = None if whole else self._frame.resized_size
         self.decoded = 0
 
     def masks(self, clicks: Clicks, progress: Callable[[int], object] | None = None) -> list[Mask]:
@@ -144,7 +147,8 @@ class CropRun:
     def _decode(self, batch: _Batch) -> Answers:
         self.decoded += len(batch.points)
         prompts = click_arrays(batch.points, self._frame, self._low_res)
-        answers = ask(self._segmenter.backend, self._crop.embedding.features, prompts, batch.least_iou)
+        features = self._crop.embedding.features
+        answers = ask(self._segmenter.backend, features, prompts, batch.least_iou, self._picture)
         if not np.isfinite(answers.scores).all():
             raise ModelError(
                 f"the model {self._segmenter.spec.name!r} answered NaN or infinity; its weights may be damaged"

@@ -128,20 +128,31 @@ class Promising:
 class Screens(Protocol):
     """A `Backend` that knows how good masks will be before it draws them."""
 
-    def decode_promising(self, features: Features, prompts: PromptArrays, least_iou: float) -> Promising:
+    def decode_promising(
+        self,
+        features: Features,
+        prompts: PromptArrays,
+        least_iou: float,
+        picture: tuple[int, int] | None = None,
+    ) -> Promising:
         """`Backend.decode`, of the prompts of whose masks 1 to 3 one may have a predicted IoU above ``least_iou``.
 
         A prompt that has one is always drawn, and others may be: scores are rounded by the engine's precision, and one
-        prompt is drawn whatever it promises.
+        prompt is drawn whatever it promises. With ``picture``, its (height, width) in the network frame, logits may be
+        anything finite where no pixel of the picture is made of them bilinearly.
         """
         ...
 
 
 def decode_promising(
-    backend: Backend, features: Features, prompts: PromptArrays, least_iou: float
+    backend: Backend,
+    features: Features,
+    prompts: PromptArrays,
+    least_iou: float,
+    picture: tuple[int, int] | None = None,
 ) -> Promising:
     """`Screens.decode_promising` of any backend: all prompts are drawn by one that cannot do better."""
     if isinstance(backend, Screens):
-        return backend.decode_promising(features, prompts, least_iou)
+        return backend.decode_promising(features, prompts, least_iou, picture)
     logits, scores = backend.decode(features, prompts)
     return Promising(logits, scores, np.arange(len(prompts)))

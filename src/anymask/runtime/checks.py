@@ -90,13 +90,39 @@ def check_answer(
     return logits, scores
 
 
+def cells_of(picture: tuple[int, int] | None, spec: ModelSpec, features: Features) -> tuple[int, int]:
+    """Rows and columns of the embedding that logits of a picture (height, width) in network pixels lie over.
+
+    A pixel is made of the logits around it, hence one more of them than the picture covers.
+    """
+    grid = features["embedding"].shape[-2:]
+    if picture is None:
+        return grid[0], grid[1]
+    stride, together = spec.low_res_stride, EMBEDDING_STRIDE // spec.low_res_stride
+    rows, columns = (
+        min(cells, -(-(-(-side // stride) + 1) // together))
+        for side, cells in zip(picture, grid, strict=True)
+    )
+    return rows, columns
+
+
 def check_promising(
-    logits: FloatArray, scores: FloatArray, drawn: NDArray[Any], count: int, mask_size: tuple[int, int]
+    spec: ModelSpec,
+    features: Features,
+    logits: FloatArray,
+    scores: FloatArray,
+    drawn: NDArray[Any],
+    count: int,
+    picture: tuple[int, int] | None,
 ) -> Promising:
     """A decoder's answer that has masks of some prompts, if it has the promised shape; raises `ModelError`.
 
-    ``drawn`` may have any type that holds small whole numbers.
+    ``drawn`` may have any type that holds small whole numbers. Logits over `cells_of` the picture are filled up with
+    zeros to the size of the frame's.
     """
+    together = EMBEDDING_STRIDE // spec.low_res_stride
+    rows, columns = cells_of(picture, spec, features)
+    drawn_size, mask_size = (rows * together, columns * together), low_res_size(spec, features)
     _check_float32("the decoder's scores", scores, 2)
     chosen = drawn.astype(np.int64)
     in_order = chosen.ndim == 1 and (np.diff(chosen, prepend=-1, append=count) > 0).all()
@@ -105,7 +131,11 @@ def check_promising(
             f"the decoder must give {NUM_MASKS} scores for each of {count} prompts and the numbers of those that it "
             f"draws, got scores {scores.shape} and {drawn.tolist()!r:.80}: the model's files do not belong together"
         )
-    check_answer(logits, scores[chosen], len(chosen), mask_size)
+    check_answer(logits, scores[chosen], len(chosen), drawn_size)
+    if drawn_size != mask_size:
+        whole = np.zeros((*logits.shape[:2], *mask_size), dtype=np.float32)
+        whole[..., : drawn_size[0], : drawn_size[1]] = logits
+        logits = whole
     return Promising(logits, scores, chosen)
 
 

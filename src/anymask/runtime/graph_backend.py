@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anymask.errors import PromptError
 from anymask.runtime import checks
@@ -16,7 +17,7 @@ from anymask.runtime.manifest import Manifest
 
 PROMPT_INPUTS = ("points", "labels", "mask_input", "has_mask")
 ANSWERS = ("low_res_logits", "predicted_iou")
-LEAST, DRAWN = "least_iou", "drawn"
+LEAST, VISIBLE, DRAWN = "least_iou", "visible", "drawn"
 _SLACK = {"bf16": 0.02}
 """How far off a predicted IoU may be, with the bound that it is held against; five of bfloat16's steps at 1."""
 _SMALL_SLACK = 1e-4
@@ -25,7 +26,7 @@ _SMALL_SLACK = 1e-4
 class Graph(Protocol):
     """One graph on one engine."""
 
-    def run(self, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
         """Outputs by name; raises `ModelError` when the engine refuses."""
         ...
 
@@ -33,7 +34,7 @@ class Graph(Protocol):
 def decoder_ports(manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the decoder's inputs and outputs."""
     inputs = (*(manifest.parts or manifest.features), *_prompt_names(manifest))
-    return ((*inputs, LEAST), (*ANSWERS, DRAWN)) if manifest.screens else (inputs, ANSWERS)
+    return ((*inputs, LEAST, VISIBLE), (*ANSWERS, DRAWN)) if manifest.screens else (inputs, ANSWERS)
 
 
 def _prompt_names(manifest: Manifest) -> tuple[str, ...]:
@@ -54,7 +55,7 @@ class GraphBackend:
     engine: Engine
     _encoder: Graph
     _decoder: Graph
-    _parts: ImageParts | None = None
+    _parts: ImageParts[Mapping[str, FloatArray]] | None = None
     """What image.onnx makes of features, where the decoder is cut in two."""
 
     @property
@@ -71,26 +72,37 @@ class GraphBackend:
 
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""
-        answer = self._answer(features, prompts, -np.inf)
+        answer = self._answer(features, prompts, -np.inf, None)
         mask_size = checks.low_res_size(self.spec, features)
         return checks.check_answer(answer[ANSWERS[0]], answer[ANSWERS[1]], len(prompts), mask_size)
 
-    def decode_promising(self, features: Features, prompts: PromptArrays, least_iou: float) -> Promising:
+    def decode_promising(
+        self,
+        features: Features,
+        prompts: PromptArrays,
+        least_iou: float,
+        picture: tuple[int, int] | None = None,
+    ) -> Promising:
         """See `Screens.decode_promising`; older exports draw all."""
         if not self.manifest.screens:
             return Promising(*self.decode(features, prompts), np.arange(len(prompts)))
-        answer = self._answer(features, prompts, least_iou - _SLACK.get(self.engine.precision, _SMALL_SLACK))
-        mask_size = checks.low_res_size(self.spec, features)
+        least_iou -= _SLACK.get(self.engine.precision, _SMALL_SLACK)
+        answer = self._answer(features, prompts, least_iou, picture)
         logits, scores, drawn = (answer[name] for name in (*ANSWERS, DRAWN))
-        return checks.check_promising(logits, scores, drawn, len(prompts), mask_size)
+        return checks.check_promising(self.spec, features, logits, scores, drawn, len(prompts), picture)
 
     def _answer(
-        self, features: Features, prompts: PromptArrays, least_iou: float
+        self,
+        features: Features,
+        prompts: PromptArrays,
+        least_iou: float,
+        picture: tuple[int, int] | None,
     ) -> Mapping[str, FloatArray]:
         checks.check_features(features, self.manifest.features)
         checks.check_prompts(prompts, checks.low_res_size(self.spec, features))
-        inputs = _prompt_inputs(self.manifest, prompts)
+        inputs: dict[str, NDArray[Any]] = {**_prompt_inputs(self.manifest, prompts)}
         if self.manifest.screens:
             inputs[LEAST] = np.full(1, least_iou, dtype=np.float32)
+            inputs[VISIBLE] = np.array(checks.cells_of(picture, self.spec, features), dtype=np.int64)
         image = features if self._parts is None else self._parts.of(features)
         return self._decoder.run({**image, **inputs})

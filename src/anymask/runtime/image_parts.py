@@ -8,25 +8,29 @@ are kept, a few tens of megabytes each.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
 from anymask.runtime.backend import Features, FloatArray
 
 __all__ = ["IMAGES_KEPT", "ImageParts"]
 
 IMAGES_KEPT: Final = 2
+PartsT = TypeVar("PartsT")
 
 
-class ImageParts:
-    """Parts by embedding. Safe to share between threads: two that ask for one image at once compute it once."""
+class ImageParts(Generic[PartsT]):
+    """Parts by embedding, in whatever form the engine has them.
 
-    def __init__(self, compute: Callable[[Features], Mapping[str, FloatArray]]) -> None:
+    Safe to share between threads: two that ask for one image at once compute it once.
+    """
+
+    def __init__(self, compute: Callable[[Features], PartsT]) -> None:
         self._compute = compute
         self._lock = threading.Lock()
-        self._kept: list[tuple[FloatArray, Mapping[str, FloatArray]]] = []
+        self._kept: list[tuple[FloatArray, PartsT]] = []
 
-    def of(self, features: Features) -> Mapping[str, FloatArray]:
+    def of(self, features: Features) -> PartsT:
         """The parts of an image's features.
 
         An image is known again by its very array, not by its values; an array that can be written to is not

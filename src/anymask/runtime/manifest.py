@@ -10,7 +10,8 @@ sorted keys and no spaces, and must hold. There are two formats:
 
 A decoder may be cut in two: then image.onnx (image.xml, image.bin) makes of the features, once per image, the tensors
 that ``parts`` names, and the decoder takes those in place of the features. A decoder that ``screens`` takes a predicted
-IoU too, ``least_iou``, gives masks of the prompts that promise more, and says which in ``drawn``.
+IoU too, ``least_iou``, gives masks of the prompts that promise more, says which in ``drawn``, and draws only so many
+rows and columns of the embedding's cells as ``visible`` says.
 
 ``network_sha256``, where it is stated, names the weights and sizes that were exported: engines that run the same
 network in full precision share one digest, and so embeddings. ``precision`` other than "fp32" is a digest of its own.
@@ -90,7 +91,7 @@ class Manifest:
     parts: tuple[str, ...] = ()
     """What the image's graph gives and the decoder takes in place of features; empty when there is no such graph."""
     screens: bool = False
-    """Whether the decoder can leave out masks that promise too little."""
+    """Whether the decoder can leave out masks that promise too little, and padding."""
 
 
 def read_manifest(folder: Traversable) -> Manifest:

@@ -23,13 +23,14 @@ from anymask.model.inference import for_inference, network_digest
 from anymask.model.nano.network import FRAME_MULTIPLE, PIXEL_MEAN, PIXEL_STD, Nano
 from anymask.model.network import NetworkConfig, PromptableNetwork
 from anymask.model.prompt_tensors import PromptTensors
-from anymask.model.sam.fast_decoder import FastDecoder
+from anymask.model.sam.fast_decoder import FastDecoder, PromptPart
 from anymask.model.sam.mask_decoder import MaskDecoder
 from anymask.model.sam.network import Sam
 from anymask.model.weights import METADATA_KEY, content_sha256
 from anymask.runtime import checks
 from anymask.runtime.backend import Features, FloatArray, ModelSpec, Promising, PromptArrays
 from anymask.runtime.engine import Engine
+from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import digest_at
 
 IMAGES_PER_ENCODE: Final = 4
@@ -74,7 +75,10 @@ class TorchBackend:
         self._spec = dataclasses.replace(spec, digest=digest_at(spec.digest, precision))
         self._names = model.feature_names
         parts = _published_parts(model) if as_published else _inference_parts(model, self._dtype)
-        self._encode, self._decode = (part.to(self._device).requires_grad_(False) for part in parts)
+        self._encode, self._look, self._decode = (
+            part.to(self._device).requires_grad_(False) for part in parts
+        )
+        self._images = ImageParts(self._image)
         if self._device.type == "cuda" and not as_published:
             cast(Any, self._encode).to(memory_format=torch.channels_last)
         self._compiled = compiled
@@ -113,29 +117,46 @@ class TorchBackend:
 
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""
-        inputs, mask_size = self._checked(features, prompts)
+        mask_size = self._check(features, prompts)
         with _running(self._spec.name):
-            logits, scores = self._decode(*map(self._tensor, inputs))
+            logits, scores = self._decode(*self._images.of(features), *self._prompts(prompts))
             answer = _array(logits), _array(scores)
         return checks.check_answer(*answer, len(prompts), mask_size)
 
-    def decode_promising(self, features: Features, prompts: PromptArrays, least_iou: float) -> Promising:
+    def decode_promising(
+        self,
+        features: Features,
+        prompts: PromptArrays,
+        least_iou: float,
+        picture: tuple[int, int] | None = None,
+    ) -> Promising:
         """See `Screens.decode_promising`; a decoder that is compiled, or has no fast form, draws all."""
         if self._compiled or not isinstance(self._decode, _FastDecode):
             return Promising(*self.decode(features, prompts), np.arange(len(prompts)))
-        inputs, mask_size = self._checked(features, prompts)
+        self._check(features, prompts)
+        cells = checks.cells_of(picture, self._spec, features)
         with _running(self._spec.name):
-            logits, scores, drawn = self._decode.promising(least_iou, *map(self._tensor, inputs))
+            logits, scores, drawn = self._decode.promising(
+                least_iou, cells, *self._images.of(features), *self._prompts(prompts)
+            )
             answer = _array(logits), _array(scores), drawn.cpu().numpy()
-        return checks.check_promising(*answer, len(prompts), mask_size)
+        return checks.check_promising(self._spec, features, *answer, len(prompts), picture)
 
-    def _checked(self, features: Features, prompts: PromptArrays) -> tuple[list[FloatArray], tuple[int, int]]:
-        """The decoder's inputs in their order, and (height, width) of its logits."""
+    def _check(self, features: Features, prompts: PromptArrays) -> tuple[int, int]:
+        """Raise `ModelError` for what cannot be decoded; returns (height, width) of the logits."""
         checks.check_features(features, self._names)
         mask_size = checks.low_res_size(self._spec, features)
         checks.check_prompts(prompts, mask_size)
+        return mask_size
+
+    def _image(self, features: Features) -> tuple[Tensor, ...]:
+        """What the decoder takes of an image, on the device."""
+        tensors: tuple[Tensor, ...] = self._look(*(self._tensor(features[name]) for name in self._names))
+        return tensors
+
+    def _prompts(self, prompts: PromptArrays) -> list[Tensor]:
         arrays = (prompts.points, prompts.labels, prompts.mask_input, prompts.has_mask)
-        return [*(features[name] for name in self._names), *arrays], mask_size
+        return [self._tensor(array) for array in arrays]
 
     def _tensor(self, array: FloatArray) -> Tensor:
         # Embeddings are read-only, which torch would warn about on the CPU; nothing here writes to them.
@@ -158,6 +179,13 @@ class _Encode(nn.Module):
         return tuple(features[name] for name in self.names)
 
 
+class _AsIs(nn.Module):
+    """Features in the order of their names, as a decoder takes them that computes nothing of the image alone."""
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        return features
+
+
 class _Decode(nn.Module):
     """Features in the order of their names, and padded prompts -> logits and scores, in float32."""
 
@@ -175,49 +203,54 @@ class _Decode(nn.Module):
 
 
 class _FastDecode(nn.Module):
-    """The same by `FastDecoder`; masks that no prompt has are left out."""
+    """What `ImagePart` gives and padded prompts -> the same; masks that no prompt has are left out."""
 
-    def __init__(self, decoder: FastDecoder) -> None:
+    def __init__(self, part: PromptPart) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.part = part
 
-    def forward(
-        self, embedding: Tensor, points: Tensor, labels: Tensor, masks: Tensor, has_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        fed = (masks, has_mask) if bool(has_mask.any()) else ()
-        answer: tuple[Tensor, Tensor] = self.decoder(embedding, points, labels, *fed)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        parts, points, labels, masks, has_mask = self._told_apart(inputs)
+        answer: tuple[Tensor, Tensor] = self.part(parts, points, labels, masks, has_mask)
         return answer
 
     def promising(
-        self,
-        least_iou: float,
-        embedding: Tensor,
-        points: Tensor,
-        labels: Tensor,
-        masks: Tensor,
-        has_mask: Tensor,
+        self, least_iou: float, cells: tuple[int, int], *inputs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`PromptPart.promising`."""
-        fed = (masks, has_mask) if bool(has_mask.any()) else (None, None)
-        least = torch.tensor(least_iou, device=embedding.device)
-        parts, decoder = self.decoder.image_part(embedding), self.decoder.prompt_part
-        return decoder.promising(parts, points, labels, fed[0], fed[1], least)
+        parts, points, labels, masks, has_mask = self._told_apart(inputs)
+        least = torch.tensor(least_iou, device=points.device)
+        return self.part.promising(parts, points, labels, masks, has_mask, least, torch.tensor(cells))
+
+    def _told_apart(
+        self, inputs: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], Tensor, Tensor, Tensor | None, Tensor | None]:
+        count = len(self.part.part_names)
+        points, labels, masks, has_mask = inputs[count:]
+        if not bool(has_mask.any()):
+            return inputs[:count], points, labels, None, None
+        return inputs[:count], points, labels, masks, has_mask
 
 
-def _published_parts(model: PromptableNetwork | Nano) -> tuple[nn.Module, nn.Module]:
-    return _Encode(model, model.feature_names), _Decode(model, model.feature_names)
+Parts = tuple[nn.Module, nn.Module, nn.Module]
+"""Pixels to features, features to what the decoder takes of an image, and the decoder."""
 
 
-def _inference_parts(model: PromptableNetwork | Nano, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
-    """Encoder in ``dtype`` and decoder in float32; they share weights where they can."""
+def _published_parts(model: PromptableNetwork | Nano) -> Parts:
+    return _Encode(model, model.feature_names), _AsIs(), _Decode(model, model.feature_names)
+
+
+def _inference_parts(model: PromptableNetwork | Nano, dtype: torch.dtype) -> Parts:
+    """Encoder in ``dtype`` and the rest in float32; they share weights where they can."""
     if isinstance(model, Nano):
-        encode, decode = _published_parts(model)
+        encode, look, decode = _published_parts(model)
     else:
         running = cast(PromptableNetwork, for_inference(cast(nn.Module, model)))
-        encode, decode = _published_parts(running)
+        encode, look, decode = _published_parts(running)
         if isinstance(running, Sam) and type(running.mask_decoder) is MaskDecoder:
-            decode = _FastDecode(FastDecoder(running))
-    return (encode if dtype == torch.float32 else copy.deepcopy(encode).to(dtype)), decode
+            fast = FastDecoder(running)
+            look, decode = fast.image_part, _FastDecode(fast.prompt_part)
+    return (encode if dtype == torch.float32 else copy.deepcopy(encode).to(dtype)), look, decode
 
 
 def load_torch(

@@ -41,8 +41,8 @@ from anymask.model.sam.mask_decoder import MaskDecoder
 from anymask.model.sam.network import Sam
 
 ANSWERS = ("low_res_logits", "predicted_iou")
-LEAST, DRAWN = "least_iou", "drawn"
-"""Input and output of a decoder that draws only promising masks; any number of prompts, and how many it draws, vary."""
+LEAST, VISIBLE, DRAWN = "least_iou", "visible", "drawn"
+"""Inputs and an output of a decoder that draws only promising masks, and only where the picture is."""
 _NEVER_OUTSIDE = 2**31
 """The image's part of a decoder has a few megabytes of weights, always inside its graph."""
 
@@ -100,8 +100,8 @@ def takes_masks(network: PromptableNetwork, features: Mapping[str, Tensor]) -> b
 
 
 class PromptGraph(nn.Module):
-    """What the image's graph gives, in the order of its names, padded prompts, and a predicted IoU -> the masks of
-    prompts that promise more than that, the scores of all, and which have masks (see `PromptPart.promising`)."""
+    """What the image's graph gives, in the order of its names, padded prompts, a predicted IoU, and rows and columns of
+    cells -> what `PromptPart.promising` gives."""
 
     def __init__(self, part: PromptPart) -> None:
         super().__init__()
@@ -109,8 +109,8 @@ class PromptGraph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count = len(self.part.part_names)
-        points, labels, mask_input, has_mask, least_iou = inputs[count:]
-        return self.part.promising(inputs[:count], points, labels, mask_input, has_mask, least_iou)
+        points, labels, mask_input, has_mask, least_iou, visible = inputs[count:]
+        return self.part.promising(inputs[:count], points, labels, mask_input, has_mask, least_iou, visible)
 
 
 def fast_decoder(network: PromptableNetwork) -> FastDecoder | None:
@@ -207,9 +207,9 @@ def write_network_graphs(
     answers: tuple[str, ...] = ANSWERS
     if fast is not None:
         decoder = PromptGraph(fast.prompt_part)
-        prompts = (*prompts, torch.full((1,), -torch.inf))
-        asked, answers, count = (*asked, LEAST), (*answers, DRAWN), count + 1
-        axes |= {ANSWERS[0]: {0: "drawn"}, DRAWN: {0: "drawn"}}
+        prompts = (*prompts, torch.full((1,), -torch.inf), torch.tensor([side // 16, side // 16]))
+        asked, answers, count = (*asked, LEAST, VISIBLE), (*answers, DRAWN), count + 2
+        axes |= {ANSWERS[0]: {0: "drawn", 2: "rows", 3: "columns"}, DRAWN: {0: "drawn"}}
         parts = fast.image_part.names
         write_graph(fast.image_part, features, Ports(names, parts, {}), folder / "image.onnx", _NEVER_OUTSIDE)
         with torch.no_grad():
@@ -263,7 +263,8 @@ def _after_image(names: tuple[str, ...], run_image: Run, run_decoder: Run) -> Ru
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
         parts = run_image({name: inputs[name] for name in names})
         prompts = {name: value for name, value in inputs.items() if name not in names}
-        return run_decoder({**parts, **prompts, LEAST: np.full(1, -np.inf, dtype=np.float32)})
+        cells = np.array(inputs["embedding"].shape[2:], dtype=np.int64)
+        return run_decoder({**parts, **prompts, LEAST: np.full(1, -np.inf, np.float32), VISIBLE: cells})
 
     return run
 

@@ -1,8 +1,9 @@
 """The mask decoder of `anymask.model.sam.mask_decoder`, with the same function and a third of the arithmetic.
 
 Between its layers the published decoder keeps an image of C channels for every prompt, and projects it anew each time.
-But a prompt changes the image little: each attention of L image cells to T tokens in H heads adds a matrix of rank H T
-(56 for one click), and the norm after it scales and shifts. So the image of a prompt after layer k is kept as
+But a prompt changes the image little: each attention of L image cells to T tokens in H heads adds a matrix of rank
+H (T - 1) + 1 (49 for one click; a cell's attention to all tokens sums to 1), and the norm after it scales and shifts.
+So the image of a prompt after layer k is kept as
 
     image_k = (shared_k + rows^T weights) / spread + shift                                      L x C
 
@@ -217,9 +218,10 @@ class PromptPart(nn.Module):
         return tokens, image, decoder.iou_prediction_head(tokens[:, 0])
 
     def draw(self, parts: Sequence[Tensor], tokens: Tensor, image: ImageRows) -> Tensor:
-        """The other half: logits of what `judge` gave, or of some of its prompts."""
+        """The other half: logits of what `judge` gave."""
         shared = parts[self.part_names.index("upscaled")]
-        return self.read_masks(tokens, self.upscale(image, shared))
+        h, w = self.prompt_encoder.grid_size
+        return self.read_masks(tokens, self.upscale(image, shared), h, w)
 
     def promising(
         self,
@@ -229,19 +231,30 @@ class PromptPart(nn.Module):
         mask_input: Tensor | None,
         has_mask: Tensor | None,
         least_iou: Tensor,
+        visible: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`forward` that draws only the prompts of whose masks 1 to M - 1 one has a predicted IoU of ``least_iou``.
 
         The most promising prompt is drawn in any case, since engines differ in what they make of nothing; where scores
         are no numbers all are.
 
+        Args:
+            visible: rows and columns of cells, 1 to h and 1 to w, that are drawn: those of the picture without padding.
+
         Returns:
-            logits K x M x 4h x 4w of these, predicted IoU B x M of all, and the numbers K of these, rising.
+            logits K x M x 4 rows x 4 columns of these, predicted IoU B x M of all, and the numbers K of these, rising.
         """
         tokens, image, scores = self.judge(parts, points, labels, mask_input, has_mask)
         best = scores[:, 1:].amax(1)
         drawn = (~(best < torch.minimum(best.amax(), least_iou))).nonzero()[:, 0]
-        return self.draw(parts, tokens.index_select(0, drawn), image.only(drawn)), scores, drawn
+        rows, columns = visible[0], visible[1]
+        h, w = self.prompt_encoder.grid_size
+        numbers = torch.arange(h * w, device=points.device).reshape(h, w)[:rows, :columns]
+        cells = numbers.flatten()
+        shared = parts[self.part_names.index("upscaled")].index_select(0, cells)
+        pixels = self.upscale(image.only(drawn).within(cells), shared)
+        chosen = tokens.index_select(0, drawn)
+        return self.read_masks(chosen, pixels, numbers.shape[0], numbers.shape[1]), scores, drawn
 
     def mask_rows(self, mask_input: Tensor, has_mask: Tensor) -> ImageRows:
         """Mask prompts as the first rows, all zero where a prompt has none; a single row where no prompt has one.
@@ -264,7 +277,7 @@ class PromptPart(nn.Module):
     ) -> tuple[Tensor, ImageRows]:
         """`TwoWayTransformer.forward`: tokens B x T x C; hidden: B x T, added to the attention of a token."""
         place, masked = tokens, image.rows
-        values_of_heads: list[Tensor] = []
+        seen: list[tuple[Tensor, Tensor]] = []
         for k, layer in enumerate(self.layers):
             query = tokens if layer.first else tokens + place
             attended = _self_attention(layer.self_attn, query, tokens, hidden[:, None, None])
@@ -276,20 +289,26 @@ class PromptPart(nn.Module):
             answer = layer.cross_attn_image_to_token
             keys = split_heads(answer.k_proj(tokens + place), answer.num_heads) * _temperature(answer)
             values = split_heads(answer.v_proj(tokens), answer.num_heads)
-            values_of_heads.append(values)
+            # A cell's attention to all tokens sums to 1: that to the first need not be kept.
+            first, others = values[:, :, :1], values[:, :, 1:] - values[:, :, :1]
+            seen.append((first, others))
             scores = image.scores(
                 keys, answer.q_proj.weight, parts[f"queries{k}"], getattr(self, f"query_positions{k}", None)
             )
-            attention = (scores + hidden[:, None, :, None]).softmax(2).flatten(1, 2)  # B x (H T) x L
-            weights = (values @ _heads(answer.out_proj.weight.t(), answer.num_heads)).flatten(1, 2)
-            image = image.grown(attention, weights, answer.out_proj.bias)
+            attention = (scores + hidden[:, None, :, None]).softmax(2)[:, :, 1:].flatten(1, 2)
+            out = _heads(answer.out_proj.weight.t(), answer.num_heads)  # H x D x C
+            constant = (first @ out).sum(1)
+            if k:  # the first layer's is in the shared image
+                constant = constant + answer.out_proj.bias
+            image = image.grown(attention, (others @ out).flatten(1, 2), constant)
             cross = []
             if masked is not None:  # as many rows as there are
                 cross.append(parts[f"mask_to_{k}"][: masked.shape[1]].expand(tokens.shape[0], -1, -1))
-            for j, of_heads in enumerate(values_of_heads):  # in the order in which `grown` adds rows
-                cross.append((of_heads @ parts[f"heads{j}_to_{k}"]).flatten(1, 2))
-                if j:
-                    cross.append(parts[f"bias{j}_to_{k}"].expand(tokens.shape[0], -1, -1))
+            for j, (first, others) in enumerate(seen):  # in the order in which `grown` adds rows
+                of_heads = parts[f"heads{j}_to_{k}"]
+                everywhere = (first @ of_heads).sum(1)  # B x 1 x L
+                cross.append((others @ of_heads).flatten(1, 2))
+                cross.append(everywhere + parts[f"bias{j}_to_{k}"] if j else everywhere)
             image = image.normed(layer.norm4, parts[f"square{k}"], torch.cat(cross, dim=1))
         transformer, last = self.decoder.transformer, len(self.layers)
         final = transformer.final_attn_token_to_image
@@ -328,14 +347,13 @@ class PromptPart(nn.Module):
         coarse = F.gelu(F.layer_norm(coarse, (channels,), norm.weight, norm.bias, norm.eps))
         return F.gelu(coarse @ self.up2 + self.up2_bias)
 
-    def read_masks(self, tokens: Tensor, pixels: Tensor) -> Tensor:
-        """Tokens B x T x C and what `upscale` gave -> logits B x M x 4h x 4w."""
+    def read_masks(self, tokens: Tensor, pixels: Tensor, h: int, w: int) -> Tensor:
+        """Tokens B x T x C and what `upscale` gave of h w cells -> logits B x M x 4h x 4w."""
         masks = self.decoder.num_masks
         x = tokens[:, 1 : 1 + masks].transpose(0, 1)  # M x B x C
         for index in range(self.hyper_depth):
             x = x @ getattr(self, f"hyper{index}") + getattr(self, f"hyper{index}_bias")
             x = x if index == self.hyper_depth - 1 else F.relu(x)
-        h, w = self.prompt_encoder.grid_size
         channels = pixels.reshape(pixels.shape[0], 16 * h * w, -1).transpose(1, 2)
         logits = (x.transpose(0, 1) @ channels).reshape(-1, masks, h, w, 2, 2, 2, 2)
         return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(-1, masks, 4 * h, 4 * w)

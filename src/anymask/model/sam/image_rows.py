@@ -33,6 +33,14 @@ class ImageRows:
         )
         return ImageRows(weights, rows, spread, scale, self.shift)
 
+    def within(self, cells: Tensor) -> ImageRows:
+        """The images' cells of some numbers, L' of them."""
+        rows, spread, scale = (
+            None if part is None else part.index_select(2, cells)
+            for part in (self.rows, self.spread, self.scale)
+        )
+        return ImageRows(self.weights, rows, spread, scale, self.shift)
+
     def scores(self, tokens: Tensor, projection: Tensor, shared: Tensor, positions: Tensor | None) -> Tensor:
         """Products of tokens B x H x T x D with the projected image: B x H x T x L.
 
@@ -65,13 +73,13 @@ class ImageRows:
         )
         return means + of_rows @ projected
 
-    def grown(self, rows: Tensor, weights: Tensor, bias: Tensor) -> ImageRows:
-        """The image plus ``rows^T weights + bias``: rows B x R x L, weights B x R x C, bias C."""
+    def grown(self, rows: Tensor, weights: Tensor, constant: Tensor) -> ImageRows:
+        """The image plus ``rows^T weights + constant``: rows B x R x L, weights B x R x C, constant B x 1 x C."""
+        everywhere = torch.ones_like(rows[:, :1])
         if self.spread is not None:  # what is divided by the spread later is multiplied by it now
             assert self.shift is not None
-            rows = torch.cat([rows * self.spread, self.spread], dim=1)
-            constant = (bias + self.shift).expand(weights.shape[0], 1, -1)
-            weights = torch.cat([weights, constant], dim=1)
+            rows, everywhere, constant = rows * self.spread, self.spread, constant + self.shift
+        rows, weights = torch.cat([rows, everywhere], dim=1), torch.cat([weights, constant], dim=1)
         if self.weights is not None and self.rows is not None:
             rows, weights = torch.cat([self.rows, rows], dim=1), torch.cat([self.weights, weights], dim=1)
         return ImageRows(weights, rows, self.spread, self.scale)
