@@ -15,7 +15,8 @@ from anymask.errors import MissingExtraError, ModelError, ModelFormatError, Pari
 from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.runtime import openvino_export
-from anymask.runtime.agreement import agreement, ask, trial_pixels
+from anymask.runtime.agreement import agreement, ask, trial_pixels, trial_prompts
+from anymask.runtime.checks import low_res_size
 from anymask.runtime.engine import engine_of
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.runtime.openvino_backend import OpenVinoBackend, open_core, runs_bf16
@@ -55,6 +56,21 @@ def test_bfloat16_is_another_model_and_near(folder: Path) -> None:
     exact, rounded = (backend.encode(pixels)["embedding"] for backend in (full, half))
     error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
     assert 1e-4 < error < 0.05
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_rounding_leaves_out_no_prompt_that_promises_enough(folder: Path, precision: str) -> None:
+    """At every score that occurs, and a little beside it."""
+    if precision == "bf16" and not runs_bf16(open_core()):
+        pytest.skip("this processor has no bfloat16 arithmetic")
+    backend = OpenVinoBackend(folder, 1, precision)
+    features = backend.encode(trial_pixels(backend.spec))
+    *_, prompts = trial_prompts(backend.spec, (128, 128), low_res_size(backend.spec, features))
+    best = backend.decode(features, prompts)[1][:, 1:].max(axis=1)
+    for least in (best[:, None] + np.array([-0.003, -1e-5, 0, 1e-5, 0.003])).ravel():
+        drawn = backend.decode_promising(features, prompts, float(least)).drawn
+        assert set(np.flatnonzero(best > least)) <= set(drawn.tolist())
+        assert len(drawn) <= max(1, (best > least - 0.03).sum())
 
 
 def test_precisions_that_openvino_does_not_run(folder: Path, tmp_path: Path) -> None:
