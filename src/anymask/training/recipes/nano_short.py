@@ -2,8 +2,8 @@
 
 Command:  torchrun --nproc-per-node 2 -m anymask.training.recipes.nano_short --data FOLDER --variant full
           OMP_NUM_THREADS=1 python -m anymask.training.recipes.nano_short --data FOLDER --variant no-scenes
-Hours:    .85 of one thread: 3,200 steps of 6 images at .87 s (160 px) and, from step 2,300, 1.18 s (192 px), measured
-          over a dozen steps each as processor time of an AMD EPYC (AVX2) that did other work beside
+Hours:    .45 of one thread of an AMD EPYC (AVX-512), another run on its other core: 3,200 steps of 6 images; twice as
+          long on one with AVX2 alone
 Score:    not measured yet
 
 Every variant starts from the same random weights, draws from the same seed, holds the same pictures back and ends the
@@ -39,8 +39,7 @@ MEDIUM_COST = (
     1.35  # a step at MEDIUM, in the processor time of one at SMALL: medians .88 and 1.17 s, in turn, 12 each
 )
 PRETRAINING_COST = 0.83  # a step of nano_pretrain, likewise: .72 s
-DISTIL_COST = 1.4
-DEEP_COST = 1.4
+DISTIL_COST, DEEP_COST = 1.37, 1.23  # a step of each variant, likewise, 8 each in turn, at both sizes
 
 RECIPE = replace(
     FIRST,
