@@ -17,7 +17,7 @@ no-affinity  the affinity maps stay, but learn from the masks' losses alone
 mae          from `nano_pretrain`'s encoder, which has to be run first; for the same time in all, both phases are cut by
              the share that the pre-training takes (24 %)
 distil       nano v2's answers beside the masks; fewer steps, since each takes longer
-deep         nano v2's encoder, 16 blocks deeper in its later stages; fewer steps likewise
+deep         nano v2's encoder, ten blocks more in its later stages; fewer steps likewise
 """
 
 from __future__ import annotations
