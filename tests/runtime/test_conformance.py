@@ -392,3 +392,27 @@ def test_masks_of_nothing_are_not_drawn_by_exported_sams(
             assert len(drawn) <= max(1, wanted.sum() + 1)
             assert set(np.flatnonzero(best > least + 1e-5)) <= set(drawn.tolist())
         assert len(backend.decode_promising(features, prompts, 50.0).drawn) == 1
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_memory_is_given_back_while_nobody_encodes(
+    engine: str, sam_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As large networks do it, and with several threads: the features stay those of a network that keeps it."""
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="the openvino extra is not installed")
+    kind = OnnxBackend if engine == "onnx" else OpenVinoBackend
+    pixels = [pixels_of(kind(sam_folders[1], 1)) * factor for factor in (1.0, 0.5, -1.0)]
+    wanted = [kind(sam_folders[1], 1).encode(each)["embedding"] for each in pixels]
+    module = "onnx_backend" if engine == "onnx" else "openvino_backend"
+    monkeypatch.setattr(f"anymask.runtime.{module}.LARGE_BYTES", 0)
+    backend = kind(sam_folders[1], 1)
+    assert backend._encoder._frees
+    assert not backend._decoder._frees
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(lambda each: backend.encode(each)["embedding"], pixels * 6))
+    for index, embedding in enumerate(seen):
+        assert np.array_equal(embedding, wanted[index % 3])
+    with pytest.raises(ModelError):
+        backend._encoder.run({"pixels": np.zeros((1, 3, 7), np.float32)})
+    assert np.array_equal(backend.encode(pixels[0])["embedding"], wanted[0])

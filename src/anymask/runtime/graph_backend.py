@@ -21,6 +21,9 @@ LEAST, VISIBLE, DRAWN = "least_iou", "visible", "drawn"
 _SLACK = {"bf16": 0.01}
 """How far off a predicted IoU may be, with the bound that it is held against: 2.5 of bfloat16's steps below 1."""
 _SMALL_SLACK = 1e-4
+LARGE_BYTES = 64 * 1024**2
+"""An encoder of so many bytes gives the memory of a run back after it: hundreds of megabytes that decoding then has,
+for some hundredths of its time. A smaller one would spend more of it."""
 
 
 class Graph(Protocol):

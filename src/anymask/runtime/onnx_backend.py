@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anymask.errors import ModelError, ModelFormatError
 from anymask.runtime.backend import FloatArray
 from anymask.runtime.engine import Engine
-from anymask.runtime.graph_backend import GraphBackend, decoder_ports
+from anymask.runtime.graph_backend import LARGE_BYTES, GraphBackend, decoder_ports
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
@@ -50,7 +50,8 @@ class OnnxBackend(GraphBackend):
         self.manifest: Manifest = manifest
         self.engine = Engine("onnxruntime", manifest.precision)
         encoder, decoder = verified_graphs(folder, manifest)
-        self._encoder = _Graph(encoder, GRAPHS[0], threads, ("pixels",), manifest.features)
+        frees = encoder.size >= LARGE_BYTES
+        self._encoder = _Graph(encoder, GRAPHS[0], threads, ("pixels",), manifest.features, frees)
         if manifest.parts:
             image = verified_image(folder, manifest)
             graph = _Graph(image, IMAGE_GRAPH, threads, manifest.features, manifest.parts)
@@ -68,8 +69,11 @@ class _Graph:
         threads: int,
         inputs: tuple[str, ...],
         outputs: tuple[str, ...],
+        frees: bool = False,
     ) -> None:
+        """``frees``: the memory of a run is given back after it."""
         self._source: VerifiedGraph | None = verified
+        self._frees = frees
         self._name, self._threads, self._inputs, self._outputs = name, threads, inputs, outputs
         self._lock = threading.Lock()
         self._session: Any = None
@@ -78,10 +82,19 @@ class _Graph:
         """Outputs by name; raises `ModelError` when onnxruntime refuses."""
         session = self._open()
         try:
-            outputs = session.run(list(self._outputs), dict(inputs))
+            outputs = session.run(list(self._outputs), dict(inputs), self._run_options())
         except Exception as error:  # onnxruntime has a class per status, all outside its public names
             raise ModelError(f"{self._name} could not be run: {first_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
+
+    def _run_options(self) -> Any:
+        if not self._frees:
+            return None
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def _open(self) -> Any:
         with self._lock:
@@ -124,6 +137,11 @@ class VerifiedGraph:
     model: bytes
     outside: tuple[OutsideTensor, ...] = ()
     data: NDArray[np.uint8] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of graph and weights."""
+        return len(self.model) + (0 if self.data is None else self.data.nbytes)
 
     def arrays(self) -> dict[str, FloatArray]:
         """The outside weights by name, as views of one buffer."""

@@ -21,7 +21,7 @@ from anymask.errors import MissingExtraError, ModelError, ModelFormatError
 from anymask.runtime.backend import FloatArray, ModelSpec
 from anymask.runtime.compiled_cache import MAX_GRAPH_BYTES, CompiledCache
 from anymask.runtime.engine import Engine
-from anymask.runtime.graph_backend import GraphBackend, decoder_ports
+from anymask.runtime.graph_backend import LARGE_BYTES, GraphBackend, decoder_ports
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
@@ -83,7 +83,8 @@ class OpenVinoBackend(GraphBackend):
             else None
         )
         features = manifest.features
-        self._encoder = _Graph(core, encoder, "encoder", config, cache, ("pixels",), features, static)
+        frees = encoder.size >= LARGE_BYTES
+        self._encoder = _Graph(core, encoder, "encoder", config, cache, ("pixels",), features, static, frees)
         if manifest.parts:
             image = _image_source(folder, manifest)
             graph = _Graph(core, image, "image", config, cache, features, manifest.parts, None)
@@ -109,7 +110,9 @@ class _Graph:
         inputs: tuple[str, ...],
         outputs: tuple[str, ...],
         static: Mapping[str, list[int]] | None,
+        frees: bool = False,
     ) -> None:
+        """``static``: shapes of inputs, where they are fixed; ``frees``: the memory of a run is given back after it."""
         self._core, self._name, self._config = core, name, dict(config)
         self._cache = cache if source.size <= MAX_GRAPH_BYTES else None
         self._source: Source | None = source
@@ -117,6 +120,7 @@ class _Graph:
         self._lock = threading.Lock()
         self._compiled: Any = None
         self._idle: list[Any] = []
+        self._frees, self._running = frees, 0
         self._weights: Any = None
 
     def run(self, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
@@ -125,18 +129,26 @@ class _Graph:
         try:
             contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
             answer = request.infer(contiguous, share_inputs=True)
-            outputs = {name: np.array(answer[name], dtype=np.float32) for name in self._outputs}
+            return {name: np.array(answer[name], dtype=np.float32) for name in self._outputs}
         except Exception as error:  # OpenVINO raises RuntimeError and its children
             raise ModelError(f"{self._name} could not be run: {first_line(error)}") from error
-        with self._lock:
-            self._idle.append(request)
-        return outputs
+        finally:
+            self._put_back(request)
 
     def _take(self) -> Any:
         with self._lock:
             if self._compiled is None:
                 self._compiled = self._open()
-            return self._idle.pop() if self._idle else self._compiled.create_infer_request()
+            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+            self._running += 1
+            return request
+
+    def _put_back(self, request: Any) -> None:
+        with self._lock:
+            self._idle.append(request)
+            self._running -= 1
+            if self._frees and not self._running:  # it may not be done while one runs
+                self._compiled.release_memory()
 
     def _open(self) -> Any:
         compiled = None if self._cache is None else self._cache.get(self._core, self._name)
@@ -182,7 +194,7 @@ class OnnxSource(Source):
 
     def __init__(self, verified: VerifiedGraph, name: str) -> None:
         self._verified, self._name = verified, name
-        self.size = len(verified.model) + (0 if verified.data is None else verified.data.nbytes)
+        self.size = verified.size
 
     def read(self, core: Any) -> tuple[Any, Any]:
         """See `Source`. Outside weights are inputs to OpenVINO at first, which then become constants."""
