@@ -117,8 +117,8 @@ def check_promising(
 ) -> Promising:
     """A decoder's answer that has masks of some prompts, if it has the promised shape; raises `ModelError`.
 
-    ``drawn`` may have any type that holds small whole numbers. Logits over `cells_of` the picture are filled up with
-    zeros to the size of the frame's.
+    ``drawn`` may have any type that holds small whole numbers. Logits over `cells_of` the picture are filled up to
+    the size of the frame's with those at the edge, so that nothing seems to begin or end there.
     """
     together = EMBEDDING_STRIDE // spec.low_res_stride
     rows, columns = cells_of(picture, spec, features)
@@ -133,8 +133,10 @@ def check_promising(
         )
     check_answer(logits, scores[chosen], len(chosen), drawn_size)
     if drawn_size != mask_size:
-        whole = np.zeros((*logits.shape[:2], *mask_size), dtype=np.float32)
-        whole[..., : drawn_size[0], : drawn_size[1]] = logits
+        (height, width), whole = drawn_size, np.empty((*logits.shape[:2], *mask_size), dtype=np.float32)
+        whole[..., :height, :width] = logits
+        whole[..., height:, :width] = logits[..., -1:, :]
+        whole[..., width:] = whole[..., width - 1 : width]
         logits = whole
     return Promising(logits, scores, chosen)
 
