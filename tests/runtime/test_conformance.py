@@ -16,6 +16,7 @@ from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.predict.prompts import prompt_arrays
 from anymask.runtime.backend import NUM_MASKS, Backend, Features, PromptArrays, decode_promising
+from anymask.runtime.checks import EMBEDDING_STRIDE, cells_of
 from anymask.runtime.fake_backend import FakeBackend
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.runtime.openvino_backend import OpenVinoBackend
@@ -363,6 +364,13 @@ def test_only_the_picture_need_be_drawn(backend: Backend, size: tuple[int, int])
     np.testing.assert_allclose(
         frame.logits_to_image(found.logits), frame.logits_to_image(logits), atol=10 * LOGITS
     )
+    rows, columns = cells_of(frame.resized_size, backend.spec, features)
+    together = EMBEDDING_STRIDE // backend.spec.low_res_stride
+    drawn = logits[..., : rows * together, : columns * together]
+    beyond = [(0, whole - part) for whole, part in zip(logits.shape, drawn.shape, strict=True)]
+    at_the_edge = np.pad(drawn, beyond, mode="edge")
+    as_ever, goes_on = (abs(found.logits - other) <= LOGITS for other in (logits, at_the_edge))
+    assert (as_ever | goes_on).all()
 
 
 def test_promising_prompts_with_masks_are_drawn_as_ever(backend: Backend, features: Features) -> None:
