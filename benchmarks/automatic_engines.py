@@ -18,7 +18,14 @@ from anymask.automatic.settings import AutomaticSettings
 from anymask.image import read_image
 from anymask.masks.rle import counts_to_string
 from anymask.predict.segmenter import Segmenter
-from anymask.runtime.backend import Backend, Features, FloatArray, PromptArrays
+from anymask.runtime.backend import (
+    Backend,
+    Features,
+    FloatArray,
+    Promising,
+    PromptArrays,
+    decode_promising,
+)
 from anymask.types import Mask
 from automatic_contenders import (
     AFTER_DECODER,
@@ -53,7 +60,7 @@ Generate = Callable[[Pixels, AutomaticSettings], Answer]
 
 
 class Timed:
-    """A backend that sums up the seconds of its two methods."""
+    """A backend that sums up the seconds of what it is asked."""
 
     def __init__(self, backend: Backend) -> None:
         self.spec, self._backend = backend.spec, backend
@@ -67,6 +74,19 @@ class Timed:
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""
         answer: tuple[FloatArray, FloatArray] = self._timed("decode", self._backend.decode, features, prompts)
+        return answer
+
+    def decode_promising(
+        self,
+        features: Features,
+        prompts: PromptArrays,
+        least_iou: float,
+        picture: tuple[int, int] | None = None,
+    ) -> Promising:
+        """See `Screens.decode_promising`; a backend that cannot choose draws all."""
+        answer: Promising = self._timed(
+            "decode", decode_promising, self._backend, features, prompts, least_iou, picture
+        )
         return answer
 
     def _timed(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted_backend import picture
+from planted_backend import PlantedBackend, ScreeningBackend, picture
 from reference_generator import reference_generate
 
 torch = pytest.importorskip("torch")
@@ -20,6 +20,7 @@ pytest.importorskip("matplotlib")
 
 from random_sam import random_sam, segmenter_of  # noqa: E402
 
+from anymask.automatic.generator import Generator  # noqa: E402
 from anymask.automatic.settings import AutomaticSettings  # noqa: E402
 from anymask.masks import rle  # noqa: E402
 from anymask.model.variants import TINY_TEST, VIT_B  # noqa: E402
@@ -101,6 +102,19 @@ def test_the_published_network_answers_like_ours(benchmark: ModuleType) -> None:
     prompts = prompt_arrays([Prompt(points=point, labels=[1]) for point in points], frame, (32, 32))
     for one, other in zip(published.decode(features, prompts), ours.decode(features, prompts), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_what_sums_up_seconds_hides_nothing_of_a_backend(benchmark: ModuleType) -> None:
+    """Also what a backend may leave out: a wrapper with `decode` alone would time another product."""
+    from automatic_engines import Timed
+
+    plain, screening = PlantedBackend(), ScreeningBackend()
+    for backend in (plain, screening):
+        timed = Timed(backend)
+        Generator(Segmenter(timed), AutomaticSettings(points_per_side=6)).run(picture(96, 128))
+        assert timed.seconds["encode"] > 0
+        assert timed.seconds["decode"] > 0
+    assert screening.withheld > 0
 
 
 def test_planted_weights_find_shapes(benchmark: ModuleType) -> None:
