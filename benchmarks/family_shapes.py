@@ -51,6 +51,12 @@ class Drawn:
     low_res: Tensor | None = None
 
 
+def stability(low_res: Tensor) -> Tensor:
+    """What orders EdgeSAM's masks, as `calculate_stability_score` has it: M of logits M x h x w, cut at 1 and -1."""
+    inner, outer = ((low_res > cut).sum((-2, -1)) for cut in (1.0, -1.0))
+    return inner / outer.clamp(min=1)
+
+
 class Way(PlainPredictor):
     """`PlainPredictor` that keeps a row where the published rule leaves none, and says what the rule would do."""
 
@@ -224,6 +230,9 @@ def compare_picture(
     for multimask in modes:
         for masks, prompt in zip(segmenter.segment_many(embedding, prompts, multimask), prompts, strict=True):
             drawn = way.answer(prompt, multimask)
+            if segmenter.spec.ranking == "stability":
+                assert drawn.low_res is not None
+                drawn = dataclasses.replace(drawn, scores=stability(drawn.low_res))
             order = torch.argsort(-drawn.scores, stable=True).tolist()
             for mask, index in zip(masks, order, strict=True):
                 low_res = None if drawn.low_res is None else drawn.low_res[index]
