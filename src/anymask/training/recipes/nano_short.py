@@ -2,8 +2,8 @@
 
 Command:  torchrun --nproc-per-node 2 -m anymask.training.recipes.nano_short --data FOLDER --variant full
           OMP_NUM_THREADS=1 python -m anymask.training.recipes.nano_short --data FOLDER --variant no-scenes
-Hours:    .45 of one thread of an AMD EPYC (AVX-512), another run on its other core: 3,200 steps of 6 images; twice as
-          long on one with AVX2 alone
+Hours:    .5 of one thread of an AMD EPYC (AVX-512): 3,200 steps of 6 images at .51 s of processor time (160 px) and,
+          from step 2,300, .72 s (192 px), without reading; .85 on one with AVX2 alone
 Score:    362 masks of 153 pictures held back: box .626, one click .369 (best of three .493), 3 clicks .569, 5 clicks
           .659; with --seed 1: .624, .383 (.494), .569, .654
 
