@@ -34,8 +34,11 @@ KINDS = (
     "torch sam as published",
     "onnx nano",
     "onnx sam",
+    "onnx nano in shares",
+    "onnx sam in shares",
     "openvino nano",
     "openvino sam",
+    "openvino sam in shares",
     "openvino sam with outside weights",
 )
 
@@ -67,11 +70,12 @@ def backend(
         if model == "nano":
             return TorchBackend(random_nano)
         return TorchBackend(random_sam, TINY_TEST, as_published="published" in model)
-    folder = nano_folder if model == "nano" else sam_folders["outside" in model]
+    folder = nano_folder if model.startswith("nano") else sam_folders["outside" in model]
+    threads = 2 if "in shares" in model else 1
     if engine == "onnx":
-        return OnnxBackend(folder, threads=1)
+        return OnnxBackend(folder, threads)
     pytest.importorskip("openvino", reason="the openvino extra is not installed")
-    return OpenVinoBackend(folder, threads=1)
+    return OpenVinoBackend(folder, threads)
 
 
 def frame_of(backend: Backend, size: tuple[int, int] = SIZE) -> Frame:
@@ -143,7 +147,7 @@ def test_features_depend_on_the_image_only(backend: Backend, features: Features)
     assert np.abs(features["embedding"] - other["embedding"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("count", [1, 2, 17])
+@pytest.mark.parametrize("count", [1, 2, 8, 17])
 def test_any_number_of_prompts(backend: Backend, features: Features, count: int) -> None:
     prompts = [Prompt(points=[(3 + 6 * index, 40)]) for index in range(count)]
     logits, scores = backend.decode(features, arrays(backend, *prompts))

@@ -176,7 +176,7 @@ def test_a_session_has_weights_of_its_own(folder: Path) -> None:
     assert source.data is not None
     pixels = np.random.default_rng(0).normal(size=(1, 3, 128, 128)).astype(np.float32)
     before = backend.encode(pixels)["embedding"]
-    source.data[:] = 255  # NaN
+    source.data.array[:] = 255  # NaN
     assert np.isfinite(before).all()
     assert np.array_equal(backend.encode(pixels)["embedding"], before)
     assert backend._encoder._source is None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import sys
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -41,6 +39,7 @@ def doctor(
 ) -> None:
     """Check the installation: versions, model, engines, cache folder."""
     import anymask
+    from anymask.runtime.machine import cores
     from anymask.settings import load_settings
 
     settings = load_settings()
@@ -48,7 +47,7 @@ def doctor(
         "anymask": anymask.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processors": _processors(),
+        "processors": cores(),
         "threads": settings.threads,
         "packages": {name: _version(name) for name in PACKAGES},
         "backends": [name for name, module in ENGINES.items() if find_spec(module) is not None],
@@ -112,10 +111,6 @@ def _check_cache(settings: Settings, _model: str | None) -> dict[str, Any]:
             f"the cache folder {str(folder)!r} cannot be written: {error.strerror}; set ANYMASK_CACHE_DIR"
         ) from error
     return {"ok": True, "folder": str(folder)}
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

@@ -91,6 +91,12 @@ class PromptArrays:
     def __len__(self) -> int:
         return len(self.points)
 
+    def some(self, which: slice) -> PromptArrays:
+        """Those of a range."""
+        return PromptArrays(
+            self.points[which], self.labels[which], self.mask_input[which], self.has_mask[which]
+        )
+
 
 class Backend(Protocol):
     """One loaded model on one engine. Safe to call from several threads."""

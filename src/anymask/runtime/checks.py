@@ -5,6 +5,7 @@ A frame's embedding has one cell per `EMBEDDING_STRIDE` network pixels in every 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -117,12 +118,10 @@ def check_promising(
 ) -> Promising:
     """A decoder's answer that has masks of some prompts, if it has the promised shape; raises `ModelError`.
 
-    ``drawn`` may have any type that holds small whole numbers. Logits over `cells_of` the picture are filled up to
-    the size of the frame's with those at the edge, so that nothing seems to begin or end there.
+    ``drawn`` may have any type that holds small whole numbers. Logits lie over `cells_of` the picture; see `joined`.
     """
     together = EMBEDDING_STRIDE // spec.low_res_stride
     rows, columns = cells_of(picture, spec, features)
-    drawn_size, mask_size = (rows * together, columns * together), low_res_size(spec, features)
     _check_float32("the decoder's scores", scores, 2)
     chosen = drawn.astype(np.int64)
     in_order = chosen.ndim == 1 and (np.diff(chosen, prepend=-1, append=count) > 0).all()
@@ -131,14 +130,27 @@ def check_promising(
             f"the decoder must give {NUM_MASKS} scores for each of {count} prompts and the numbers of those that it "
             f"draws, got scores {scores.shape} and {drawn.tolist()!r:.80}: the model's files do not belong together"
         )
-    check_answer(logits, scores[chosen], len(chosen), drawn_size)
-    if drawn_size != mask_size:
-        (height, width), whole = drawn_size, np.empty((*logits.shape[:2], *mask_size), dtype=np.float32)
-        whole[..., :height, :width] = logits
-        whole[..., height:, :width] = logits[..., -1:, :]
-        whole[..., width:] = whole[..., width - 1 : width]
-        logits = whole
+    check_answer(logits, scores[chosen], len(chosen), (rows * together, columns * together))
     return Promising(logits, scores, chosen)
+
+
+def joined(shares: Sequence[Promising], mask_size: tuple[int, int]) -> Promising:
+    """Answers to prompts that were decoded in shares, as one.
+
+    Logits that do not lie over all of ``mask_size`` are filled up with those at the edge, so that nothing seems to
+    begin or end there.
+    """
+    starts = np.cumsum([0, *(len(share.scores) for share in shares)])
+    drawn = np.concatenate([share.drawn + start for share, start in zip(shares, starts, strict=False)])
+    scores = np.concatenate([share.scores for share in shares])
+    height, width = shares[0].logits.shape[2:]
+    if len(shares) == 1 and (height, width) == mask_size:
+        return Promising(shares[0].logits, scores, drawn)
+    logits = np.empty((len(drawn), NUM_MASKS, *mask_size), dtype=np.float32)
+    np.concatenate([share.logits for share in shares], out=logits[..., :height, :width])
+    logits[..., height:, :width] = logits[..., height - 1 : height, :width]
+    logits[..., width:] = logits[..., width - 1 : width]
+    return Promising(logits, scores, drawn)
 
 
 def _check_float32(name: str, array: object, ndim: int) -> None:

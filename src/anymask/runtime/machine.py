@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +22,11 @@ def processor() -> str:
         lines = []
     told = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "flags"))][:2]
     return f"{platform.machine()} {platform.processor()} {' '.join(told)}".strip()
+
+
+def cores() -> int:
+    """Logical processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @cache

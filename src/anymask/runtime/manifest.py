@@ -27,9 +27,6 @@ from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from typing import Any, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from anymask.errors import ModelFormatError, NotFoundError, WeightsError
 from anymask.limits import (
     MAX_GRAPH_BYTES,
@@ -38,6 +35,7 @@ from anymask.limits import (
     MAX_OUTSIDE_WEIGHTS_BYTES,
 )
 from anymask.runtime.backend import ModelSpec
+from anymask.runtime.file_bytes import FileBytes
 
 FORMAT: Final = "anymask-onnx-1"
 OPENVINO_FORMAT: Final = "anymask-openvino-1"
@@ -68,8 +66,6 @@ _FILES: Final = {
     FORMAT: (GRAPHS, (*WEIGHTS, IMAGE_GRAPH)),
     OPENVINO_FORMAT: ((*OPENVINO_GRAPHS, *OPENVINO_WEIGHTS), OPENVINO_IMAGE),
 }
-_CHUNK: Final = 1 << 24
-_ALIGNMENT: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -124,30 +120,16 @@ def read_graph(folder: Traversable, name: str, manifest: Manifest) -> bytes:
     return data
 
 
-def read_outside_weights(folder: Traversable, name: str, manifest: Manifest) -> NDArray[np.uint8]:
-    """The bytes of a file of weights, if they are the ones the manifest vouches for; raises `WeightsError`.
-
-    They start at a page's edge, so that engines can use them where they are.
-    """
+def read_outside_weights(folder: Traversable, name: str, manifest: Manifest) -> FileBytes:
+    """The bytes of a file of weights, if they are the ones the manifest vouches for; raises `WeightsError`."""
     size, sha256 = manifest.files[name]
-    room = np.empty(size + _ALIGNMENT, dtype=np.uint8)
-    shift = -room.ctypes.data % _ALIGNMENT
-    data = room[shift : shift + size]
-    digest, filled = hashlib.sha256(), 0
     try:
-        with (folder / name).open("rb") as stream:
-            while part := stream.read(min(_CHUNK, size + 1 - filled)):
-                if filled + len(part) > size:
-                    filled += len(part)
-                    break
-                data[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
-                digest.update(part)
-                filled += len(part)
+        data = FileBytes.of(folder / name, size)
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {str(folder / name)!r}; fetch the model again") from error
     except (OSError, ValueError) as error:
         raise ModelFormatError(f"could not read {str(folder / name)!r}: {error}") from error
-    if filled != size or digest.hexdigest() != sha256:
+    if data is None or hashlib.sha256(data.array.data).hexdigest() != sha256:
         raise WeightsError(
             f"{name} of {str(folder)!r} has not the {size} bytes of SHA-256 {sha256} that its manifest says; "
             "fetch it again"

@@ -9,12 +9,12 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anymask.errors import ModelError, ModelFormatError
 from anymask.runtime.backend import FloatArray
 from anymask.runtime.engine import Engine
-from anymask.runtime.graph_backend import LARGE_BYTES, GraphBackend, decoder_ports
+from anymask.runtime.file_bytes import FileBytes
+from anymask.runtime.graph_backend import LARGE_BYTES, GraphBackend, decoder_ports, threads_of_a_share
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
@@ -42,6 +42,7 @@ class OnnxBackend(GraphBackend):
 
         Raises `NotFoundError`, `ModelFormatError` or `WeightsError` with one sentence.
         """
+        super().__init__()
         manifest = read_manifest(folder)
         if manifest.format != FORMAT:
             raise ModelFormatError(
@@ -56,7 +57,10 @@ class OnnxBackend(GraphBackend):
             image = verified_image(folder, manifest)
             graph = _Graph(image, IMAGE_GRAPH, threads, manifest.features, manifest.parts)
             self._parts = ImageParts(graph.run)
-        self._decoder = _Graph(decoder, GRAPHS[1], threads, *decoder_ports(manifest))
+        ports = decoder_ports(manifest)
+        self._decoder = _Graph(decoder, GRAPHS[1], threads, *ports)
+        if narrow := threads_of_a_share(threads):
+            self._share = _Graph(decoder, GRAPHS[1], narrow, *ports)
 
 
 class _Graph:
@@ -132,23 +136,23 @@ class _Graph:
 
 @dataclass(frozen=True)
 class VerifiedGraph:
-    """A graph's bytes, and the weights that it keeps in a file of its own, already in memory."""
+    """A graph's bytes, and those of the weights that it keeps in a file of its own."""
 
     model: bytes
     outside: tuple[OutsideTensor, ...] = ()
-    data: NDArray[np.uint8] | None = None
+    data: FileBytes | None = None
 
     @property
     def size(self) -> int:
         """Bytes of graph and weights."""
-        return len(self.model) + (0 if self.data is None else self.data.nbytes)
+        return len(self.model) + (0 if self.data is None else self.data.array.nbytes)
 
     def arrays(self) -> dict[str, FloatArray]:
         """The outside weights by name, as views of one buffer."""
         if self.data is None:
             return {}
         return {
-            tensor.name: self.data[tensor.offset : tensor.offset + tensor.size]
+            tensor.name: self.data.array[tensor.offset : tensor.offset + tensor.size]
             .view(np.float32)
             .reshape(tensor.shape)
             for tensor in self.outside

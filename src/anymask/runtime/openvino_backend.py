@@ -1,8 +1,8 @@
 """OpenVINO on the CPU: the same exported folders as onnxruntime's, in float32 or, where the processor has it, bfloat16.
 
 Graphs are verified against their manifest before OpenVINO sees a byte of them. It is never given a path: weights that
-lie beside a graph are put into it from memory. A compiled graph is kept in the cache folder (see `compiled_cache`), so
-that a later process need not compile it again.
+lie beside a graph are put into it as the bytes that were verified. A compiled graph is kept in the cache folder (see
+`compiled_cache`), so that a later process need not compile it again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from anymask.errors import MissingExtraError, ModelError, ModelFormatError
 from anymask.runtime.backend import FloatArray, ModelSpec
 from anymask.runtime.compiled_cache import MAX_GRAPH_BYTES, CompiledCache
 from anymask.runtime.engine import Engine
-from anymask.runtime.graph_backend import LARGE_BYTES, GraphBackend, decoder_ports
+from anymask.runtime.file_bytes import FileBytes
+from anymask.runtime.graph_backend import (
+    LARGE_BYTES,
+    SHARES,
+    GraphBackend,
+    decoder_ports,
+    threads_of_a_share,
+)
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import (
     FORMAT,
@@ -59,6 +66,7 @@ class OpenVinoBackend(GraphBackend):
         `NotFoundError`, `ModelFormatError` or `WeightsError` for the folder, `ModelError` for a precision that cannot
         be run here.
         """
+        super().__init__()
         manifest = read_manifest(folder)
         if manifest.precision == "int8":
             raise ModelError(f"{str(folder)!r} was exported as int8 for onnxruntime; use backend='onnx'")
@@ -75,7 +83,8 @@ class OpenVinoBackend(GraphBackend):
         config = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
-        cache = CompiledCache(cache_dir, _file_digest(manifest), config) if cache_dir is not None else None
+        files = _file_digest(manifest)
+        cache = None if cache_dir is None else CompiledCache(cache_dir, files, config)
         encoder, decoder = _sources(folder, manifest)
         static = (
             {"pixels": [1, 3, self._spec.long_side, self._spec.long_side]}
@@ -89,7 +98,12 @@ class OpenVinoBackend(GraphBackend):
             image = _image_source(folder, manifest)
             graph = _Graph(core, image, "image", config, cache, features, manifest.parts, None)
             self._parts = ImageParts(graph.run)
-        self._decoder = _Graph(core, decoder, "decoder", config, cache, *decoder_ports(manifest), None)
+        ports = decoder_ports(manifest)
+        self._decoder = _Graph(core, decoder, "decoder", config, cache, *ports, None)
+        if narrow := threads_of_a_share(threads):
+            config = {**config, "NUM_STREAMS": str(SHARES), "INFERENCE_NUM_THREADS": str(SHARES * narrow)}
+            cache = None if cache_dir is None else CompiledCache(cache_dir, files, config)
+            self._share = _Graph(core, decoder, "decoder", config, cache, *ports, None)
 
     @property
     def spec(self) -> ModelSpec:
@@ -121,7 +135,7 @@ class _Graph:
         self._compiled: Any = None
         self._idle: list[Any] = []
         self._frees, self._running = frees, 0
-        self._weights: Any = None
+        self._weights: FileBytes | None = None
 
     def run(self, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Outputs by name; raises `ModelError` when OpenVINO refuses."""
@@ -168,6 +182,8 @@ class _Graph:
             compiled = self._core.compile_model(model, "CPU", self._config)
         except Exception as error:
             raise ModelFormatError(f"openvino cannot load the {self._name}: {first_line(error)}") from error
+        if self._weights is not None:
+            self._weights.rest()
         seen_inputs = {port.get_any_name() for port in compiled.inputs}
         seen_outputs = {name for port in compiled.outputs for name in port.get_names()}
         if seen_inputs != set(self._inputs) or not set(self._outputs) <= seen_outputs:
@@ -184,8 +200,8 @@ class Source(Protocol):
     size: int
     """Bytes of graph and weights."""
 
-    def read(self, core: Any) -> tuple[Any, Any]:
-        """The graph as OpenVINO's model, and what must stay in memory as long as it is used."""
+    def read(self, core: Any) -> tuple[Any, FileBytes | None]:
+        """The graph as OpenVINO's model, and what must not be closed as long as it is used."""
         ...
 
 
@@ -196,7 +212,7 @@ class OnnxSource(Source):
         self._verified, self._name = verified, name
         self.size = verified.size
 
-    def read(self, core: Any) -> tuple[Any, Any]:
+    def read(self, core: Any) -> tuple[Any, FileBytes | None]:
         """See `Source`. Outside weights are inputs to OpenVINO at first, which then become constants."""
         import openvino
 
@@ -217,15 +233,15 @@ class OnnxSource(Source):
 class IrSource(Source):
     """A graph in OpenVINO's own format."""
 
-    def __init__(self, graph: bytes, weights: np.ndarray[Any, Any]) -> None:
+    def __init__(self, graph: bytes, weights: FileBytes) -> None:
         self._graph, self._weights = graph, weights
-        self.size = len(graph) + weights.nbytes
+        self.size = len(graph) + weights.array.nbytes
 
-    def read(self, core: Any) -> tuple[Any, Any]:
+    def read(self, core: Any) -> tuple[Any, FileBytes | None]:
         """See `Source`."""
         import openvino
 
-        tensor = openvino.Tensor(self._weights, shared_memory=True)
+        tensor = openvino.Tensor(self._weights.array, shared_memory=True)
         return core.read_model(model=self._graph, weights=tensor), self._weights
 
 

@@ -133,14 +133,15 @@ class TorchBackend:
         """See `Screens.decode_promising`; a decoder that is compiled, or has no fast form, draws all."""
         if self._compiled or not isinstance(self._decode, _FastDecode):
             return Promising(*self.decode(features, prompts), np.arange(len(prompts)))
-        self._check(features, prompts)
+        mask_size = self._check(features, prompts)
         cells = checks.cells_of(picture, self._spec, features)
         with _running(self._spec.name):
             logits, scores, drawn = self._decode.promising(
                 least_iou, cells, *self._images.of(features), *self._prompts(prompts)
             )
             answer = _array(logits), _array(scores), drawn.cpu().numpy()
-        return checks.check_promising(self._spec, features, *answer, len(prompts), picture)
+        found = checks.check_promising(self._spec, features, *answer, len(prompts), picture)
+        return checks.joined([found], mask_size)
 
     def _check(self, features: Features, prompts: PromptArrays) -> tuple[int, int]:
         """Raise `ModelError` for what cannot be decoded; returns (height, width) of the logits."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,12 +95,13 @@ class Request:
         from anymask.automatic.generator import Generator
         from anymask.automatic.settings import AutomaticSettings
         from anymask.predict.loading import load
+        from anymask.runtime.machine import cores
         from anymask.settings import load_settings
 
         AutomaticSettings.for_effort(self.effort, **self.parameters)  # before a model is loaded
         threads = self.threads
         if threads is None and self.workers > 1 and not load_settings().threads:
-            threads = max(1, (os.cpu_count() or 1) // self.workers)
+            threads = max(1, cores() // self.workers)
         segmenter = load(self.model, backend=self.backend, device=self.device, threads=threads)
         settings = AutomaticSettings.for_effort(self.effort, segmenter.spec.name, **self.parameters)
         console.explain(f"{len(sources)} images, model {segmenter.spec.name}, digest {segmenter.spec.digest}")

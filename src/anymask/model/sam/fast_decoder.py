@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from anymask.model.layers import MLP, LayerNorm2d
 from anymask.model.prompt_tensors import NOT_A_POINT, TOP_LEFT
-from anymask.model.sam.image_rows import ImageRows, centred, split_heads
+from anymask.model.sam.image_rows import ImageRows, centred, of_all_prompts, split_heads
 from anymask.model.sam.mask_decoder import MaskDecoder
 from anymask.model.sam.prompt_encoder import PromptEncoder
 from anymask.model.sam.two_way_transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
@@ -61,16 +61,18 @@ def part_names(depth: int) -> tuple[str, ...]:
             f"queries{k}",
             f"square{k}",
             *(f"{kind}_to_{k}" for kind in kinds),
+            *((f"key_positions{k}", f"query_positions{k}") if k else ()),
         ]
-    return (*names, f"keys{depth}", f"values{depth}", "upscaled")
+    return (*names, f"keys{depth}", f"values{depth}", f"key_positions{depth}", "upscaled")
 
 
 class ImagePart(nn.Module):
-    """What all prompts on an image share: embedding 1 x C x h x w -> the tensors called `names`, 28 MB for SAM.
+    """What all prompts on an image share: embedding 1 x C x h x w -> the tensors called `names`, 34 MB for SAM.
 
     Per layer: keys H x D x L, values H x L x D and queries H x D x L of the shared image; the squared length of its
-    centred cells, 1 x L; twice its product with each kind of row's weights, (H x D or R) x L. Then keys, values and
-    the first transposed convolution L x 4C' for the last look and the upscaling.
+    centred cells, 1 x L; twice its product with each kind of row's weights, (H x D or R) x L; from the second on what
+    cells' places add to keys and queries, the same for every image. Then keys, values and places of the last look, and
+    the first transposed convolution L x 4C' for the upscaling.
     """
 
     no_mask: Tensor
@@ -109,6 +111,11 @@ class ImagePart(nn.Module):
             queries = answer.q_proj.weight @ placed
             if k == 0:
                 queries = queries + answer.q_proj.bias[:, None]
+            else:
+                shifted = self.positions + self.layers[k - 1].norm4.bias[:, None]
+                shifted = answer.q_proj.weight @ shifted + answer.q_proj.bias[:, None]
+                parts[f"query_positions{k}"] = _heads(shifted, answer.num_heads)
+                parts[f"key_positions{k}"] = _heads(look.k_proj.weight @ self.positions, look.num_heads)
             parts[f"keys{k}"] = _heads(look.k_proj.weight @ placed, look.num_heads)
             parts[f"values{k}"] = _heads(look.v_proj.weight @ image, look.num_heads).transpose(1, 2)
             parts[f"queries{k}"] = _heads(queries, answer.num_heads)
@@ -123,6 +130,7 @@ class ImagePart(nn.Module):
         look, last = self.final, len(self.layers)
         parts[f"keys{last}"] = _heads(look.k_proj.weight @ image, look.num_heads)
         parts[f"values{last}"] = _heads(look.v_proj.weight @ image, look.num_heads).transpose(1, 2)
+        parts[f"key_positions{last}"] = _heads(look.k_proj.weight @ self.positions, look.num_heads)
         parts["upscaled"] = image.t() @ self.upscale
         return tuple(parts[name].contiguous() for name in self.names)
 
@@ -146,16 +154,6 @@ class PromptPart(nn.Module):
         transformer: TwoWayTransformer = decoder.transformer
         self.layers = cast(Sequence[TwoWayAttentionBlock], transformer.layers)
         self.part_names = part_names(len(self.layers))
-        positions = prompts.dense_pe().flatten(2)[0]  # C x L
-        for k, layer in enumerate(self.layers):
-            look, answer = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-            if k:
-                placed = positions + self.layers[k - 1].norm4.bias[:, None]
-                queries = answer.q_proj.weight @ placed + answer.q_proj.bias[:, None]
-                self._keep(f"key_positions{k}", _heads(look.k_proj.weight @ positions, look.num_heads))
-                self._keep(f"query_positions{k}", _heads(queries, answer.num_heads))
-        final, last = transformer.final_attn_token_to_image, len(self.layers)
-        self._keep(f"key_positions{last}", _heads(final.k_proj.weight @ positions, final.num_heads))
         upscaling = cast(Sequence[Any], decoder.output_upscaling)
         first, second = upscaling[0], upscaling[3]
         self.up_norm = cast(LayerNorm2d, upscaling[1])
@@ -293,7 +291,7 @@ class PromptPart(nn.Module):
             first, others = values[:, :, :1], values[:, :, 1:] - values[:, :, :1]
             seen.append((first, others))
             scores = image.scores(
-                keys, answer.q_proj.weight, parts[f"queries{k}"], getattr(self, f"query_positions{k}", None)
+                keys, answer.q_proj.weight, parts[f"queries{k}"], parts.get(f"query_positions{k}")
             )
             attention = (scores + hidden[:, None, :, None]).softmax(2)[:, :, 1:].flatten(1, 2)
             out = _heads(answer.out_proj.weight.t(), answer.num_heads)  # H x D x C
@@ -306,8 +304,8 @@ class PromptPart(nn.Module):
                 cross.append(parts[f"mask_to_{k}"][: masked.shape[1]].expand(tokens.shape[0], -1, -1))
             for j, (first, others) in enumerate(seen):  # in the order in which `grown` adds rows
                 of_heads = parts[f"heads{j}_to_{k}"]
-                everywhere = (first @ of_heads).sum(1)  # B x 1 x L
-                cross.append((others @ of_heads).flatten(1, 2))
+                everywhere = of_all_prompts(first, of_heads).sum(1)  # B x 1 x L
+                cross.append(of_all_prompts(others, of_heads).flatten(1, 2))
                 cross.append(everywhere + parts[f"bias{j}_to_{k}"] if j else everywhere)
             image = image.normed(layer.norm4, parts[f"square{k}"], torch.cat(cross, dim=1))
         transformer, last = self.decoder.transformer, len(self.layers)
@@ -321,7 +319,7 @@ class PromptPart(nn.Module):
         """Tokens B x T x C look at the image: B x T x C."""
         queries = split_heads(attention.q_proj(query), attention.num_heads) * _temperature(attention)
         scores = image.scores(
-            queries, attention.k_proj.weight, parts[f"keys{k}"], getattr(self, f"key_positions{k}", None)
+            queries, attention.k_proj.weight, parts[f"keys{k}"], parts.get(f"key_positions{k}")
         )
         means = image.pooled(scores.softmax(-1), attention.v_proj.weight, parts[f"values{k}"])
         bias: Tensor = attention.v_proj.bias

@@ -48,13 +48,13 @@ class ImageRows:
         is added to the image, under it. The shift is not in it.
         """
         b, heads, t, d = tokens.shape
-        scores = tokens @ shared
+        scores = of_all_prompts(tokens, shared)
         if self.weights is not None and self.rows is not None:
             folded = (tokens @ projection.reshape(heads, d, -1)).reshape(b, heads * t, -1)
             scores = scores + (folded @ self.weights.transpose(1, 2) @ self.rows).reshape(b, heads, t, -1)
         if self.scale is not None:
             scores = scores * self.scale[:, None]
-        return scores if positions is None else scores + tokens @ positions
+        return scores if positions is None else scores + of_all_prompts(tokens, positions)
 
     def pooled(self, attention: Tensor, projection: Tensor, shared: Tensor) -> Tensor:
         """Means of the projected image under attention B x H x T x L: B x H x T x D, without the shift's part.
@@ -64,7 +64,7 @@ class ImageRows:
         b, heads, t, cells = attention.shape
         if self.scale is not None:
             attention = attention * self.scale[:, None]
-        means = attention @ shared
+        means = of_all_prompts(attention, shared)
         if self.weights is None or self.rows is None:
             return means
         projected = split_heads(self.weights @ projection.t(), heads)  # B x H x R x D
@@ -95,6 +95,16 @@ class ImageRows:
         variance = total.clamp(min=0.0) / weights.shape[-1] + floor
         scale = variance.rsqrt()
         return ImageRows(weights * norm.weight, self.rows, variance * scale, scale, norm.bias)
+
+
+def of_all_prompts(x: Tensor, shared: Tensor) -> Tensor:
+    """B x H x T x D @ H x D x L -> B x H x T x L, as one product of a head instead of one of a prompt and a head.
+
+    An engine arranges the second factor for its kernel anew for every product.
+    """
+    b, heads, t, d = x.shape
+    joined = x.transpose(0, 1).reshape(heads, b * t, d) @ shared
+    return joined.reshape(heads, b, t, -1).transpose(0, 1)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
