@@ -5,6 +5,8 @@
     python benchmarks/automatic_quality.py --write-card       # from the kept results, nothing is measured
     python benchmarks/automatic_quality.py --thresholds --data ../shared/data/train \\
         --json benchmarks/results/automatic_thresholds.json   # for the choice of a model's thresholds
+    python benchmarks/automatic_quality.py --grids --data ../shared/data/train \\
+        --json benchmarks/results/automatic_grids.json        # for the choice of its adaptive grid
 
 Protocol: at most 10 pictures of each set, drawn with seed 0 from their names, and on each the masks of `anymask auto`
 at the given effort, best predicted IoU first, against all annotated masks.
@@ -20,8 +22,8 @@ at the given effort, best predicted IoU first, against all annotated masks.
 Each is given for three lists: as shipped, without thresholds, and as published proposals; see `automatic_lists.LISTS`.
 Pictures are measured with one thread each, so the figures do not depend on the number of workers.
 
-With ``--thresholds`` the data are training shards, of which only the pictures held back from training are asked; see
-`automatic_thresholds` for the figures and for the rule that chooses.
+With ``--thresholds`` and ``--grids`` the data are training shards, of which only the pictures held back from training
+are asked; see `automatic_thresholds` and `automatic_grids` for the figures and for the rules that choose.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ from anymask.evaluation.subjects import Subject, open_subject  # noqa: E402
 from anymask.evaluation.suites import find_suite  # noqa: E402
 from anymask.runtime.manifest import read_manifest  # noqa: E402
 from automatic_figures import card_section, mean_of_sets, printed, set_figures, with_section  # noqa: E402
+from automatic_grids import CHOICES, GridsTask, choose_grid, grid_figures, printed_grids  # noqa: E402
 from automatic_lists import QualityTask, segmenter_of  # noqa: E402
 from automatic_thresholds import ThresholdsTask, choose, held_back, pairs_of, pooled, printed_pairs  # noqa: E402
 
@@ -107,20 +110,8 @@ def quality(options: argparse.Namespace, subject: Subject, settings: AutomaticSe
 
 def thresholds(options: argparse.Namespace, subject: Subject, settings: AutomaticSettings) -> dict[str, Any]:
     """Measure every pair on pictures held back, print, and the document that is kept."""
-    shards = [
-        (shard, held_back(shard.keys(), HOLD_BACK, options.images, options.seed))
-        for shard in shards_of(options.data, options.sets)
-    ]
     pairs = pairs_of(options.step)
-    rows: list[Any] = []
-    pictures = {}
-    task = ThresholdsTask(settings, pairs)
-    with results_folder(options.results) as folder:
-        for shard, chosen, found in measure(
-            subject, [entry for entry in shards if entry[1]], task, folder, options.workers
-        ):
-            rows += found
-            pictures[shard.source] = len(chosen)
+    rows, pictures = measured_on_held_back(options, subject, ThresholdsTask(settings, pairs))
     figures = pooled(rows, pairs)
     chosen_pair = choose(figures)
     default = (settings.pred_iou_thresh, settings.stability_score_thresh)
@@ -132,6 +123,41 @@ def thresholds(options: argparse.Namespace, subject: Subject, settings: Automati
         "pairs": figures,
         "chosen": chosen_pair,
     }
+
+
+def grids(options: argparse.Namespace, subject: Subject, settings: AutomaticSettings) -> dict[str, Any]:
+    """Measure every choice of an adaptive grid on pictures held back, print, and the document that is kept."""
+    rows, pictures = measured_on_held_back(options, subject, GridsTask(settings))
+    figures = grid_figures(rows, CHOICES)
+    chosen = choose_grid(figures)
+    default = (settings.enough_clicks, settings.least_promise)
+    Console(width=140).print(printed_grids(figures, chosen, default))
+    return {
+        **facts(options, subject, settings),
+        "hold_back": HOLD_BACK,
+        "pictures": pictures,
+        "grids": figures,
+        "chosen": chosen,
+    }
+
+
+def measured_on_held_back(
+    options: argparse.Namespace, subject: Subject, task: Task
+) -> tuple[list[Any], dict[str, int]]:
+    """What the task gave for every picture held back, and how many these are by source."""
+    shards = [
+        (shard, held_back(shard.keys(), HOLD_BACK, options.images, options.seed))
+        for shard in shards_of(options.data, options.sets)
+    ]
+    rows: list[Any] = []
+    pictures = {}
+    with results_folder(options.results) as folder:
+        for shard, chosen, found in measure(
+            subject, [entry for entry in shards if entry[1]], task, folder, options.workers
+        ):
+            rows += found
+            pictures[shard.source] = len(chosen)
+    return rows, pictures
 
 
 def facts(options: argparse.Namespace, subject: Subject, settings: AutomaticSettings) -> dict[str, Any]:
@@ -157,6 +183,8 @@ def command(options: argparse.Namespace) -> str:
     words = ["python benchmarks/automatic_quality.py", "--data FOLDER", "--json FILE"]
     if options.thresholds:
         words += ["--thresholds", f"--step {options.step:g}"]
+    if options.grids:
+        words.append("--grids")
     if options.model != "nano":
         words.append("--model MODEL")
     if options.images is not None:
@@ -207,7 +235,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--images",
         type=int,
         default=None,
-        help="at most so many pictures per set (default: 10; with --thresholds all that were held back)",
+        help="at most so many pictures per set (default: 10; with --thresholds and --grids all that were held back)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
     parser.add_argument("--sets", nargs="*", default=None, help="names of sets (default: all)")
@@ -216,6 +244,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--results", type=Path, default=None, help="keep each picture's counts here")
     parser.add_argument("--thresholds", action="store_true", help="measure pairs of thresholds instead")
+    parser.add_argument("--grids", action="store_true", help="measure adaptive grids instead")
     parser.add_argument("--step", type=float, default=0.1, help="between thresholds (default: 0.1)")
     parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
     parser.add_argument(
@@ -224,9 +253,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="put the figures of --json, or without --data those kept, into the model card",
     )
     options = parser.parse_args(arguments)
-    if options.write_card and (options.thresholds or (options.data is not None and options.json is None)):
+    if options.thresholds and options.grids:
+        parser.error("--thresholds and --grids are two measurements; run one after the other")
+    chooses = options.thresholds or options.grids
+    if options.write_card and (chooses or (options.data is not None and options.json is None)):
         parser.error("--write-card goes with the figures of sets, and with --data it needs --json")
-    if options.images is None and not options.thresholds:
+    if options.images is None and not chooses:
         options.images = 10
     return options
 
@@ -238,7 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         subject = open_subject(options.model, threads=1)
         given = {} if options.points_per_side is None else {"points_per_side": options.points_per_side}
         settings = AutomaticSettings.for_effort(options.effort, subject.name, **given)
-        document = (thresholds if options.thresholds else quality)(options, subject, settings)
+        work = thresholds if options.thresholds else grids if options.grids else quality
+        document = work(options, subject, settings)
         if options.json is not None:
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(document, indent=1) + "\n")

@@ -50,7 +50,6 @@ def test_attention_is_the_formula():
         heads.append(scores.exp() / scores.exp().sum(-1, keepdim=True) @ v)
     expected = torch.cat(heads, -1) @ attention.proj.weight.T + attention.proj.bias
     torch.testing.assert_close(attention(x), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(attention.fused()(x), expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -75,6 +74,24 @@ def test_windows_do_not_see_each_other_beyond_the_local_convolution():
     assert bool(moved[:5, :5].all())
     assert not bool(moved[5:].any())
     assert not bool(moved[:, 5:].any())
+
+
+@pytest.mark.parametrize("size", [(6, 10), (8, 4), (3, 3)])
+@torch.no_grad()
+def test_the_inference_form_of_a_block_is_the_same_function(size: tuple[int, int]) -> None:
+    """Run and traced, with windows that are padded, whole, and larger than the map; shifts and biases all count."""
+    block = TinyVitBlock(dim=12, num_heads=3, window_size=4).eval()
+    block.load_state_dict(seeded_weights(block.state_dict(), seed=3))
+    generator = torch.Generator().manual_seed(4)
+    for parameter in (block.attn.norm.bias, block.attn.qkv.bias, block.attn.attention_biases):
+        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    x = uniform(3, "map", (2, 12, *size))
+    expected, fused = block(x), block.fused()
+    torch.testing.assert_close(fused(x), expected, rtol=1e-5, atol=1e-5)
+    traced = torch.jit.trace(fused, (x[:1],))  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(traced(x), expected, rtol=1e-5, atol=1e-5)
+    block.attn.qkv.bias.add_(0.5)
+    assert float((block(x) - expected).abs().max()) > 1e-3
 
 
 @torch.no_grad()

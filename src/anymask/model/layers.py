@@ -24,8 +24,13 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         channels_last = x.permute(0, 2, 3, 1)
-        normed = F.layer_norm(channels_last, self.weight.shape, self.weight, self.bias, self.eps)
-        return normed.permute(0, 3, 1, 2)
+        if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            normed = F.layer_norm(channels_last, self.weight.shape, self.weight, self.bias, self.eps)
+            return normed.permute(0, 3, 1, 2)
+        # Engines lay out a map with four axes as they like, and move it for a norm; rows of a matrix they leave alone.
+        c, h, w = (int(side) for side in x.shape[1:])
+        rows = F.layer_norm(channels_last.reshape(-1, c), (c,), self.weight, self.bias, self.eps)
+        return rows.reshape(-1, h, w, c).permute(0, 3, 1, 2)
 
 
 class MLPBlock(nn.Module):

@@ -102,35 +102,13 @@ class WindowAttention(nn.Module):
         return self.attention_biases[:, self.bias_places][None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """B x L x C in and out."""
-        return self.attend(x, self.bias())
-
-    def attend(self, x: Tensor, bias: Tensor) -> Tensor:
-        """The attention with its bias ready-made. A head has its query, key and value side by side in `qkv`."""
+        """B x L x C in and out. A head has its query, key and value side by side in `qkv`."""
         b, cells, c = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, cells, self.num_heads, 3 * c // self.num_heads)
         q, k, v = qkv.transpose(1, 2).chunk(3, dim=-1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias())
         merged: Tensor = self.proj(out.transpose(1, 2).reshape(b, cells, c))
         return merged
-
-    def fused(self) -> nn.Module:
-        """The same with the biases gathered once and for all."""
-        return GatheredWindowAttention(self)
-
-
-class GatheredWindowAttention(nn.Module):
-    """`WindowAttention` for inference."""
-
-    gathered: Tensor
-
-    def __init__(self, attention: WindowAttention) -> None:
-        super().__init__()
-        self.attention = attention
-        self.register_buffer("gathered", attention.bias().detach().clone(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attention.attend(x, self.gathered)
 
 
 class Mlp(nn.Module):
@@ -177,6 +155,75 @@ class TinyVitBlock(nn.Module):
         attended: Tensor = self.attn(windows.reshape(-1, size * size, c))
         joined = attended.reshape(-1, rows, columns, size, size, c).transpose(2, 3)
         return joined.reshape(-1, rows * size, columns * size, c)[:, :h, :w]
+
+    def fused(self) -> nn.Module:
+        """The same with less to do."""
+        return InferenceTinyVitBlock(self)
+
+
+class InferenceTinyVitBlock(nn.Module):
+    """What `TinyVitBlock` computes in evaluation, B x C x H x W in and out, with weights of its own.
+
+    - Projections see the map's own cells, not the padding of its windows: without the norm's shift and the biases a
+      cell of padding is zero before and after. What the biases do is kept: that of the queries is added to the map's
+      cells, that of the values goes through the last projection, since attention sums to 1, and that of the keys adds
+      the same to all scores of a query.
+    - Cells are rows of a matrix wherever no neighbours are looked at; engines arrange maps with four axes as they like.
+    - Windows are cut and heads told apart in one step.
+    """
+
+    qkv: Tensor
+    qkv_bias: Tensor
+    bias: Tensor
+
+    def __init__(self, block: TinyVitBlock) -> None:
+        super().__init__()
+        attention = block.attn
+        self.window_size, self.num_heads, self.eps = (
+            block.window_size,
+            attention.num_heads,
+            attention.norm.eps,
+        )
+        self.mlp, self.local_conv = block.mlp, block.local_conv.fused()
+        qkv, proj, norm = attention.qkv, attention.proj, attention.norm
+        dim = qkv.in_features // self.num_heads
+        with torch.no_grad():
+            weight = (qkv.weight * norm.weight).reshape(self.num_heads, 3, dim, -1).transpose(0, 1)
+            shift = (qkv.weight @ norm.bias + qkv.bias).reshape(self.num_heads, 3, dim).transpose(0, 1)
+            factors = torch.tensor([dim**-0.5, 1.0, 1.0], device=weight.device, dtype=weight.dtype)
+            weight, shift = weight * factors[:, None, None, None], shift * factors[:, None, None]
+            self.proj = nn.Linear(proj.in_features, proj.out_features).to(weight)
+            self.proj.weight.copy_(proj.weight)
+            self.proj.bias.copy_(proj.bias + proj.weight @ shift[2].flatten())
+            shift[1:] = 0.0
+        self.register_buffer("qkv", weight.reshape(-1, qkv.in_features).clone())
+        self.register_buffer("qkv_bias", shift.reshape(-1).clone())
+        self.register_buffer("bias", attention.bias().detach()[0][:, None].clone())  # N x 1 x L x L
+
+    def forward(self, x: Tensor) -> Tensor:
+        c, h, w = (int(side) for side in x.shape[1:])
+        cells = x.permute(0, 2, 3, 1).reshape(-1, c)
+        cells = cells + self.proj(self._attend(cells, h, w))
+        image = self.local_conv(cells.reshape(-1, h, w, c).permute(0, 3, 1, 2))
+        cells = image.permute(0, 2, 3, 1).reshape(-1, c)
+        out: Tensor = (cells + self.mlp(cells)).reshape(-1, h, w, c).permute(0, 3, 1, 2)
+        return out
+
+    def _attend(self, cells: Tensor, h: int, w: int) -> Tensor:
+        """Rows of B H W cells in and out, without the last projection."""
+        size, heads, c = self.window_size, self.num_heads, int(cells.shape[-1])
+        rows, columns = -(-h // size), -(-w // size)
+        normed = F.layer_norm(cells, (c,), eps=self.eps)
+        projected = F.linear(normed, self.qkv, self.qkv_bias).reshape(-1, h, w, 3 * c)
+        padded = F.pad(projected, (0, 0, 0, columns * size - w, 0, rows * size - h))
+        cut = padded.reshape(-1, size, columns, size, 3 * heads, c // heads).permute(4, 0, 2, 1, 3, 5)
+        q, k, v = cut.reshape(3, heads, -1, size * size, c // heads).unbind(0)  # N x windows x L x D
+        if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            out = (q @ k.transpose(2, 3) + self.bias).softmax(-1) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, scale=1.0)
+        joined = out.reshape(heads, -1, columns, size, size, c // heads).permute(1, 3, 2, 4, 0, 5)
+        return joined.reshape(-1, rows * size, columns * size, c)[:, :h, :w].reshape(-1, c)
 
 
 class TinyVitLayer(nn.Module):
