@@ -247,12 +247,10 @@ class PromptPart(nn.Module):
         drawn = (~(best < torch.minimum(best.amax(), least_iou))).nonzero()[:, 0]
         rows, columns = visible[0], visible[1]
         h, w = self.prompt_encoder.grid_size
-        numbers = torch.arange(h * w, device=points.device).reshape(h, w)[:rows, :columns]
-        cells = numbers.flatten()
-        shared = parts[self.part_names.index("upscaled")].index_select(0, cells)
-        pixels = self.upscale(image.only(drawn).within(cells), shared)
+        shared = parts[self.part_names.index("upscaled")].reshape(h, w, -1)[:rows, :columns]
+        pixels = self.upscale(image.only(drawn).within(h, w, rows, columns), shared.flatten(0, 1))
         chosen = tokens.index_select(0, drawn)
-        return self.read_masks(chosen, pixels, numbers.shape[0], numbers.shape[1]), scores, drawn
+        return self.read_masks(chosen, pixels, shared.shape[0], shared.shape[1]), scores, drawn
 
     def mask_rows(self, mask_input: Tensor, has_mask: Tensor) -> ImageRows:
         """Mask prompts as the first rows, all zero where a prompt has none; a single row where no prompt has one.

@@ -33,13 +33,13 @@ class ImageRows:
         )
         return ImageRows(weights, rows, spread, scale, self.shift)
 
-    def within(self, cells: Tensor) -> ImageRows:
-        """The images' cells of some numbers, L' of them."""
-        rows, spread, scale = (
-            None if part is None else part.index_select(2, cells)
+    def within(self, h: int, w: int, rows: Tensor, columns: Tensor) -> ImageRows:
+        """The first rows and columns of h x w cells."""
+        cut, spread, scale = (
+            None if part is None else part.reshape(*part.shape[:2], h, w)[:, :, :rows, :columns].flatten(2)
             for part in (self.rows, self.spread, self.scale)
         )
-        return ImageRows(self.weights, rows, spread, scale, self.shift)
+        return ImageRows(self.weights, cut, spread, scale, self.shift)
 
     def scores(self, tokens: Tensor, projection: Tensor, shared: Tensor, positions: Tensor | None) -> Tensor:
         """Products of tokens B x H x T x D with the projected image: B x H x T x L.
