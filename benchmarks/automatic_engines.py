@@ -22,6 +22,7 @@ from anymask.runtime.backend import (
     Backend,
     Features,
     FloatArray,
+    Needed,
     Promising,
     PromptArrays,
     decode_promising,
@@ -76,17 +77,9 @@ class Timed:
         answer: tuple[FloatArray, FloatArray] = self._timed("decode", self._backend.decode, features, prompts)
         return answer
 
-    def decode_promising(
-        self,
-        features: Features,
-        prompts: PromptArrays,
-        least_iou: float,
-        picture: tuple[int, int] | None = None,
-    ) -> Promising:
+    def decode_promising(self, features: Features, prompts: PromptArrays, needed: Needed) -> Promising:
         """See `Screens.decode_promising`; a backend that cannot choose draws all."""
-        answer: Promising = self._timed(
-            "decode", decode_promising, self._backend, features, prompts, least_iou, picture
-        )
+        answer: Promising = self._timed("decode", decode_promising, self._backend, features, prompts, needed)
         return answer
 
     def _timed(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:

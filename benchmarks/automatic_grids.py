@@ -32,6 +32,7 @@ from anymask.runtime.backend import (
     Backend,
     Features,
     FloatArray,
+    Needed,
     Promising,
     PromptArrays,
     decode_promising,
@@ -68,20 +69,14 @@ class Remembered:
         """See `Backend.decode`."""
         return self._backend.decode(features, prompts)
 
-    def decode_promising(
-        self,
-        features: Features,
-        prompts: PromptArrays,
-        least_iou: float,
-        picture: tuple[int, int] | None = None,
-    ) -> Promising:
+    def decode_promising(self, features: Features, prompts: PromptArrays, needed: Needed) -> Promising:
         """See `Screens.decode_promising`."""
         keys = [point.tobytes() for point in prompts.points]
         if not all(key in self._known for key in keys):
-            found = decode_promising(self._backend, features, prompts, least_iou, picture)
+            found = decode_promising(self._backend, features, prompts, needed)
             planes = dict(zip(found.drawn.tolist(), found.logits, strict=True))
             for place, (key, scores) in enumerate(zip(keys, found.scores, strict=True)):
-                worth = scores[1:].max() > np.float32(least_iou)
+                worth = scores[1:].max() > np.float32(needed.least_iou)
                 self._known[key] = (scores, planes[place] if worth else None)
         answers = [self._known[key] for key in keys]
         drawn = [place for place, (_, plane) in enumerate(answers) if plane is not None]

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from anymask.runtime.backend import NUM_MASKS, Features, ModelSpec, Promising, PromptArrays
+from anymask.runtime.backend import NUM_MASKS, Features, ModelSpec, Needed, Promising, PromptArrays
 from anymask.runtime.checks import low_res_size
 from anymask.runtime.fake_backend import FakeBackend
 
@@ -58,19 +58,13 @@ class ScreeningBackend(PlantedBackend):
 
     withheld = 0
 
-    def decode_promising(
-        self,
-        features: Features,
-        prompts: PromptArrays,
-        least_iou: float,
-        picture: tuple[int, int] | None = None,
-    ) -> Promising:
+    def decode_promising(self, features: Features, prompts: PromptArrays, needed: Needed) -> Promising:
         """See `Screens.decode_promising`."""
         logits, scores = self.decode(features, prompts)
-        drawn = np.flatnonzero(scores[:, 1:].max(axis=1) > least_iou)
+        drawn = np.flatnonzero(scores[:, 1:].max(axis=1) > needed.least_iou)
         self.withheld += len(prompts) - len(drawn)
-        if picture is not None:
-            rows, columns = (-(-side // self.spec.low_res_stride) + 1 for side in picture)
+        if needed.picture is not None:
+            rows, columns = (-(-side // self.spec.low_res_stride) + 1 for side in needed.picture)
             logits[..., rows:, :] = logits[..., columns:] = 50.0
         return Promising(logits[drawn], scores, drawn)
 

@@ -15,7 +15,7 @@ from anymask.model.nano.network import Nano
 from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.predict.prompts import prompt_arrays
-from anymask.runtime.backend import NUM_MASKS, Backend, Features, PromptArrays, decode_promising
+from anymask.runtime.backend import NUM_MASKS, Backend, Features, Needed, PromptArrays, decode_promising
 from anymask.runtime.checks import EMBEDDING_STRIDE, cells_of
 from anymask.runtime.fake_backend import FakeBackend
 from anymask.runtime.onnx_backend import OnnxBackend
@@ -338,7 +338,7 @@ def test_promising_prompts_are_drawn_as_ever(backend: Backend, features: Feature
     best = scores[:, 1:].max(axis=1)
     counts = []
     for least in (-np.inf, float(np.median(best)), float(best.max()) - 1e-6, 5.0):
-        found = decode_promising(backend, features, prompts, least)
+        found = decode_promising(backend, features, prompts, Needed(least))
         np.testing.assert_allclose(found.scores, scores, atol=SCORES)
         assert (np.diff(found.drawn) > 0).all()
         assert set(np.flatnonzero(best > least + SCORES)) <= set(found.drawn.tolist())
@@ -361,7 +361,7 @@ def test_only_the_picture_need_be_drawn(backend: Backend, size: tuple[int, int])
         low_res_of(backend, size),
     )
     logits, scores = backend.decode(features, prompts)
-    found = decode_promising(backend, features, prompts, -np.inf, frame.resized_size)
+    found = decode_promising(backend, features, prompts, Needed(picture=frame.resized_size))
     assert found.logits.shape == logits.shape
     assert np.isfinite(found.logits).all()
     np.testing.assert_allclose(found.scores, scores, atol=SCORES)
@@ -380,7 +380,7 @@ def test_only_the_picture_need_be_drawn(backend: Backend, size: tuple[int, int])
 def test_promising_prompts_with_masks_are_drawn_as_ever(backend: Backend, features: Features) -> None:
     prompts = arrays(backend, *mixed_prompts(backend))
     logits, scores = backend.decode(features, prompts)
-    found = decode_promising(backend, features, prompts, float(np.median(scores[:, 1:].max(axis=1))))
+    found = decode_promising(backend, features, prompts, Needed(float(np.median(scores[:, 1:].max(axis=1)))))
     np.testing.assert_allclose(found.scores, scores, atol=SCORES)
     np.testing.assert_allclose(found.logits, logits[found.drawn], atol=LOGITS)
 
@@ -400,10 +400,10 @@ def test_masks_of_nothing_are_not_drawn_by_exported_sams(
         best = scores[:, 1:].max(axis=1)
         for least in np.sort(best):
             wanted = best > least - 1e-4
-            drawn = backend.decode_promising(features, prompts, float(least)).drawn
+            drawn = backend.decode_promising(features, prompts, Needed(float(least))).drawn
             assert len(drawn) <= max(1, wanted.sum() + 1)
             assert set(np.flatnonzero(best > least + 1e-5)) <= set(drawn.tolist())
-        assert len(backend.decode_promising(features, prompts, 50.0).drawn) == 1
+        assert len(backend.decode_promising(features, prompts, Needed(50.0)).drawn) == 1
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])

@@ -11,6 +11,7 @@ import pytest
 
 from anymask.errors import ModelFormatError
 from anymask.model.folders import write_manifest
+from anymask.runtime.backend import Needed
 from anymask.runtime.image_parts import IMAGES_KEPT, ImageParts
 from anymask.runtime.manifest import read_manifest
 
@@ -124,5 +125,5 @@ def test_torch_looks_at_an_image_once_too(random_sam):
     for _ in range(3):
         assert np.array_equal(backend.decode(features, prompts)[0], changing[0])
         assert not np.array_equal(backend.decode(other, prompts)[0], changing[0])
-        backend.decode_promising(features, prompts, 0.0)
+        backend.decode_promising(features, prompts, Needed(0.0))
     assert len(looks) == 3

@@ -16,6 +16,7 @@ from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
 from anymask.runtime import openvino_export
 from anymask.runtime.agreement import agreement, ask, trial_pixels, trial_prompts
+from anymask.runtime.backend import Needed
 from anymask.runtime.checks import low_res_size
 from anymask.runtime.engine import engine_of
 from anymask.runtime.onnx_backend import OnnxBackend
@@ -68,7 +69,7 @@ def test_rounding_leaves_out_no_prompt_that_promises_enough(folder: Path, precis
     *_, prompts = trial_prompts(backend.spec, (128, 128), low_res_size(backend.spec, features))
     best = backend.decode(features, prompts)[1][:, 1:].max(axis=1)
     for least in (best[:, None] + np.array([-0.003, -1e-5, 0, 1e-5, 0.003])).ravel():
-        drawn = backend.decode_promising(features, prompts, float(least)).drawn
+        drawn = backend.decode_promising(features, prompts, Needed(float(least))).drawn
         assert set(np.flatnonzero(best > least)) <= set(drawn.tolist())
         assert len(drawn) <= max(1, (best > least - 0.03).sum())
 

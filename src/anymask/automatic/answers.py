@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from anymask.frame import Frame
 from anymask.predict.prompts import PADDING
-from anymask.runtime.backend import NUM_MASKS, Backend, Features, FloatArray, PromptArrays, decode_promising
+from anymask.runtime.backend import (
+    NUM_MASKS,
+    Backend,
+    Features,
+    FloatArray,
+    Needed,
+    PromptArrays,
+    decode_promising,
+)
 from anymask.runtime.ranking import mask_scores
 
 __all__ = ["MASKS_PER_CLICK", "Answers", "ask", "click_arrays"]
@@ -42,21 +50,14 @@ class Answers:
         return self.planes[places, masks]
 
 
-def ask(
-    backend: Backend,
-    features: Features,
-    prompts: PromptArrays,
-    least_iou: float,
-    picture: tuple[int, int] | None = None,
-) -> Answers:
-    """Decode clicks; those of whose masks none has a score above ``least_iou`` may come without planes.
+def ask(backend: Backend, features: Features, prompts: PromptArrays, needed: Needed) -> Answers:
+    """Decode clicks; those that need not be drawn may come without planes.
 
-    A model whose masks are scored by their stability has to draw all of them, whole; else planes need only be right
-    where pixels of the ``picture``, (height, width) in the network frame, are made of them.
+    A model whose masks are scored by their stability has to draw all of them, whole.
     """
     if backend.spec.ranking != "predicted_iou":
-        least_iou, picture = -np.inf, None
-    found = decode_promising(backend, features, prompts, least_iou, picture)
+        needed = Needed()
+    found = decode_promising(backend, features, prompts, needed)
     places = np.full(len(prompts), -1, dtype=np.int64)
     places[found.drawn] = np.arange(len(found.drawn))
     planes, scores = found.logits[:, 1:], found.scores[:, 1:]

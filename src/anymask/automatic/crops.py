@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from anymask.errors import ModelError
 from anymask.predict.segmenter import Segmenter
+from anymask.runtime.backend import Needed
 from anymask.runtime.checks import low_res_size
 from anymask.types import Mask
 
@@ -49,10 +50,10 @@ class Clicks:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Clicks (N, 2) that are decoded together, and what their masks must promise to be drawn."""
+    """Clicks (N, 2) that are decoded together, and what of their masks will be looked at."""
 
     points: PointArray
-    least_iou: float
+    needed: Needed
 
 
 class CropRun:
@@ -129,7 +130,7 @@ class CropRun:
         """Decode clicks in batches and note their masks; ``numbers`` are what the guide knows the clicks by."""
         size = self._settings.points_per_batch
         for start in range(0, len(points), size):
-            batch = _Batch(points[start : start + size], self._least_iou(wanted))
+            batch = _Batch(points[start : start + size], self._needed(wanted))
             answers = self._decode(batch)
             self._batches.append(batch)
             if guide is not None and numbers is not None:
@@ -139,16 +140,16 @@ class CropRun:
             if progress is not None:
                 progress(len(batch.points))
 
-    def _least_iou(self, wanted: bool) -> float:
-        """Clicks that promise no more need no planes."""
+    def _needed(self, wanted: bool) -> Needed:
+        """Clicks of the grid that promise no more than the threshold need no planes."""
         thresh = self._settings.pred_iou_thresh
-        return -np.inf if wanted or thresh <= 0 else thresh
+        return Needed(-np.inf if wanted or thresh <= 0 else thresh, self._picture)
 
     def _decode(self, batch: _Batch) -> Answers:
         self.decoded += len(batch.points)
         prompts = click_arrays(batch.points, self._frame, self._low_res)
         features = self._crop.embedding.features
-        answers = ask(self._segmenter.backend, features, prompts, batch.least_iou, self._picture)
+        answers = ask(self._segmenter.backend, features, prompts, batch.needed)
         if not np.isfinite(answers.scores).all():
             raise ModelError(
                 f"the model {self._segmenter.spec.name!r} answered NaN or infinity; its weights may be damaged"

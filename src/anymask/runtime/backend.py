@@ -6,6 +6,7 @@ backends answer alike and a new one is a page of code. `tests/runtime/test_confo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -116,6 +117,20 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
+class Needed:
+    """What of the answers to prompts somebody will look at.
+
+    Attributes:
+        least_iou: prompts of whose masks 1 to 3 one may have a predicted IoU above it; of others no mask.
+        picture: its (height, width) in the network frame: logits may be anything finite where no pixel of it is made of
+            them bilinearly. All of them where it is None.
+    """
+
+    least_iou: float = -math.inf
+    picture: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Promising:
     """Answers to B prompts of which only some have masks.
 
@@ -134,31 +149,20 @@ class Promising:
 class Screens(Protocol):
     """A `Backend` that knows how good masks will be before it draws them."""
 
-    def decode_promising(
-        self,
-        features: Features,
-        prompts: PromptArrays,
-        least_iou: float,
-        picture: tuple[int, int] | None = None,
-    ) -> Promising:
-        """`Backend.decode`, of the prompts of whose masks 1 to 3 one may have a predicted IoU above ``least_iou``.
+    def decode_promising(self, features: Features, prompts: PromptArrays, needed: Needed) -> Promising:
+        """`Backend.decode` of what is needed.
 
-        A prompt that has one is always drawn, and others may be: scores are rounded by the engine's precision, and one
-        prompt is drawn whatever it promises. With ``picture``, its (height, width) in the network frame, logits may be
-        anything finite where no pixel of the picture is made of them bilinearly.
+        More prompts may be drawn than that: scores are rounded by the engine's precision, and some are drawn whatever
+        they promise.
         """
         ...
 
 
 def decode_promising(
-    backend: Backend,
-    features: Features,
-    prompts: PromptArrays,
-    least_iou: float,
-    picture: tuple[int, int] | None = None,
+    backend: Backend, features: Features, prompts: PromptArrays, needed: Needed
 ) -> Promising:
     """`Screens.decode_promising` of any backend: all prompts are drawn by one that cannot do better."""
     if isinstance(backend, Screens):
-        return backend.decode_promising(features, prompts, least_iou, picture)
+        return backend.decode_promising(features, prompts, needed)
     logits, scores = backend.decode(features, prompts)
     return Promising(logits, scores, np.arange(len(prompts)))

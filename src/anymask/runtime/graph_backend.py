@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anymask.errors import PromptError
 from anymask.runtime import checks
-from anymask.runtime.backend import Features, FloatArray, ModelSpec, Promising, PromptArrays
+from anymask.runtime.backend import Features, FloatArray, ModelSpec, Needed, Promising, PromptArrays
 from anymask.runtime.engine import Engine
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.machine import cores
@@ -95,28 +95,23 @@ class GraphBackend:
 
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""
-        answers = self._answers(features, prompts, -np.inf, None)
+        answers = self._answers(features, prompts, Needed())
         mask_size = checks.low_res_size(self.spec, features)
         logits, scores = (_one_after_the_other([answer[name] for answer in answers]) for name in ANSWERS)
         return checks.check_answer(logits, scores, len(prompts), mask_size)
 
-    def decode_promising(
-        self,
-        features: Features,
-        prompts: PromptArrays,
-        least_iou: float,
-        picture: tuple[int, int] | None = None,
-    ) -> Promising:
+    def decode_promising(self, features: Features, prompts: PromptArrays, needed: Needed) -> Promising:
         """See `Screens.decode_promising`; older exports draw all."""
         if not self.manifest.screens:
             return Promising(*self.decode(features, prompts), np.arange(len(prompts)))
-        least_iou -= _SLACK.get(self.engine.precision, _SMALL_SLACK)
-        answers = self._answers(features, prompts, least_iou, picture)
+        answers = self._answers(features, prompts, needed)
         found = []
         for answer, share in zip(answers, self._shares(len(prompts)), strict=True):
             logits, scores, drawn = (answer[name] for name in (*ANSWERS, DRAWN))
             count = share.stop - share.start
-            found.append(checks.check_promising(self.spec, features, logits, scores, drawn, count, picture))
+            found.append(
+                checks.check_promising(self.spec, features, logits, scores, drawn, count, needed.picture)
+            )
         return checks.joined(found, checks.low_res_size(self.spec, features))
 
     def _shares(self, prompts: int) -> list[slice]:
@@ -127,19 +122,16 @@ class GraphBackend:
         return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
     def _answers(
-        self,
-        features: Features,
-        prompts: PromptArrays,
-        least_iou: float,
-        picture: tuple[int, int] | None,
+        self, features: Features, prompts: PromptArrays, needed: Needed
     ) -> list[Mapping[str, FloatArray]]:
         """What the decoder gives for each of the shares."""
         checks.check_features(features, self.manifest.features)
         checks.check_prompts(prompts, checks.low_res_size(self.spec, features))
         shared: dict[str, NDArray[Any]] = {}
         if self.manifest.screens:
-            shared[LEAST] = np.full(1, least_iou, dtype=np.float32)
-            shared[VISIBLE] = np.array(checks.cells_of(picture, self.spec, features), dtype=np.int64)
+            slack = _SLACK.get(self.engine.precision, _SMALL_SLACK)
+            shared[LEAST] = np.full(1, needed.least_iou - slack, dtype=np.float32)
+            shared[VISIBLE] = np.array(checks.cells_of(needed.picture, self.spec, features), dtype=np.int64)
         shared |= features if self._parts is None else self._parts.of(features)
         inputs = [
             {**shared, **_prompt_inputs(self.manifest, prompts.some(share))}

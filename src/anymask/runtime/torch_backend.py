@@ -28,7 +28,7 @@ from anymask.model.sam.mask_decoder import MaskDecoder
 from anymask.model.sam.network import Sam
 from anymask.model.weights import METADATA_KEY, content_sha256
 from anymask.runtime import checks
-from anymask.runtime.backend import Features, FloatArray, ModelSpec, Promising, PromptArrays
+from anymask.runtime.backend import Features, FloatArray, ModelSpec, Needed, Promising, PromptArrays
 from anymask.runtime.engine import Engine
 from anymask.runtime.image_parts import ImageParts
 from anymask.runtime.manifest import digest_at
@@ -123,24 +123,18 @@ class TorchBackend:
             answer = _array(logits), _array(scores)
         return checks.check_answer(*answer, len(prompts), mask_size)
 
-    def decode_promising(
-        self,
-        features: Features,
-        prompts: PromptArrays,
-        least_iou: float,
-        picture: tuple[int, int] | None = None,
-    ) -> Promising:
+    def decode_promising(self, features: Features, prompts: PromptArrays, needed: Needed) -> Promising:
         """See `Screens.decode_promising`; a decoder that is compiled, or has no fast form, draws all."""
         if self._compiled or not isinstance(self._decode, _FastDecode):
             return Promising(*self.decode(features, prompts), np.arange(len(prompts)))
         mask_size = self._check(features, prompts)
-        cells = checks.cells_of(picture, self._spec, features)
+        cells = checks.cells_of(needed.picture, self._spec, features)
         with _running(self._spec.name):
             logits, scores, drawn = self._decode.promising(
-                least_iou, cells, *self._images.of(features), *self._prompts(prompts)
+                needed.least_iou, cells, *self._images.of(features), *self._prompts(prompts)
             )
             answer = _array(logits), _array(scores), drawn.cpu().numpy()
-        found = checks.check_promising(self._spec, features, *answer, len(prompts), picture)
+        found = checks.check_promising(self._spec, features, *answer, len(prompts), needed.picture)
         return checks.joined([found], mask_size)
 
     def _check(self, features: Features, prompts: PromptArrays) -> tuple[int, int]:
