@@ -3,7 +3,7 @@
 Command:  torchrun --nproc-per-node 2 -m anymask.training.recipes.nano_pretrain --data FOLDER [--photographs FOLDER]
 Hours:    .2 of one thread: 1,000 steps of 12 images at .73 s, measured over a dozen steps as processor time of an AMD
           EPYC (AVX2) that did other work beside
-Score:    `nano_short --variant mae`, which starts from it and is shortened by what it took: box +.015, the rest undecided
+Score:    `nano_short --variant mae`, which starts from it and is shortened by what it took: box +.015, else undecided
 
 The pictures held back from training (`hold_back` of the recipe it serves) are left out here too. Photographs given
 beside must not hold pictures of an evaluation set.

@@ -6,7 +6,7 @@ Hours:    .5 of one thread of an AMD EPYC (AVX-512): 3,200 steps of 6 images at 
           from step 2,300, .72 s (192 px), without reading; .85 on one with AVX2 alone
 Score:    362 masks of 153 pictures held back: box .626, one click .369 (best of three .493), 3 clicks .569, 5 clicks
           .659; with --seed 1: .624, .383 (.494), .569, .654. Against it (`benchmarks/results/nano_short_levers.json`):
-          no-scenes box -.007; no-paste nothing sure (click -.015 of +-.02); mae box +.015; distil box +.016, click +.018
+          no-scenes box -.007; no-paste undecided; mae box +.015; distil box +.016, one click +.018
 
 Every variant starts from the same random weights, draws from the same seed, holds the same pictures back and ends the
 same schedule. Compare runs that were started in the same way: two processes draw other batches than one.
