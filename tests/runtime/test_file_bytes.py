@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import zipfile
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -55,7 +54,6 @@ def test_another_size_is_not_the_file(stored: Traversable, size: int) -> None:
     assert FileBytes.of(stored, size) is None
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="files that are mapped cannot be replaced on Windows")
 def test_a_file_that_is_replaced_does_not_change(tmp_path: Path) -> None:
     path, other = tmp_path / "weights", tmp_path / "other"
     path.write_bytes(CONTENT)

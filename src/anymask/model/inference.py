@@ -97,8 +97,8 @@ class InferenceBlock(nn.Module):
             size = (table.shape[0] + 1) // 2
             places = relative_positions(size, table.detach()).transpose(1, 2).contiguous()
             self.register_buffer(f"places_{axis}", places)  # size x D x size: query, channel, key
-        queries, keys, values = self.qkv.bias.detach().chunk(3)
-        self.register_buffer("query_bias", torch.cat([queries, torch.zeros_like(torch.cat([keys, values]))]))
+        queries, _, values = self.qkv.bias.detach().chunk(3)
+        self.register_buffer("query_bias", F.pad(queries, (0, 2 * len(queries))))
         self.register_buffer("merged_bias", self.proj.bias.detach() + self.proj.weight.detach() @ values)
 
     def forward(self, x: Tensor) -> Tensor:
