@@ -38,6 +38,7 @@ MAX_NETWORK_SIZE: Final = 4_096
 MAX_REDIRECTS: Final = 5
 MAX_SETTINGS_BYTES: Final = 64 * 1024
 MAX_THREADS: Final = 1_024
+MAX_CALIBRATION_PICTURES: Final = 512
 
 
 class Limit(NamedTuple):
@@ -88,6 +89,7 @@ _ROWS: Final = (
     ("MAX_REDIRECTS", "redirects", "times that a download may be sent elsewhere"),
     ("MAX_SETTINGS_BYTES", "bytes", "largest settings file"),
     ("MAX_THREADS", "threads", "largest thread count that may be asked for"),
+    ("MAX_CALIBRATION_PICTURES", "pictures", "pictures that the scales of an int8 export are taken from"),
 )
 
 

@@ -49,7 +49,7 @@ def test_onnx_and_what_is_said(checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_openvino(checkpoint: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino", reason="the openvino extra is not installed")
     from anymask.runtime import agreement
@@ -57,7 +57,10 @@ def test_openvino(checkpoint: Path, tmp_path: Path, precision: str, monkeypatch:
 
     if precision == "bf16" and not runs_bf16(open_core()):
         pytest.skip("this processor has no bfloat16 arithmetic")
-    monkeypatch.setitem(agreement.MEDIAN_IOU, "bf16", 0.9)  # random weights: few masks have wide margins
+    if precision != "fp32":
+        monkeypatch.setitem(
+            agreement.MEDIAN_IOU, precision, 0.9
+        )  # random weights: few masks have wide margins
     arguments = ["export", str(checkpoint), "--to", "openvino", "--precision", precision]
     assert main([*arguments, "--out", str(tmp_path / "model")]) == 0
     assert OpenVinoBackend(tmp_path / "model", 1).engine.precision == precision
@@ -69,7 +72,7 @@ def test_openvino(checkpoint: Path, tmp_path: Path, precision: str, monkeypatch:
         (["--to", "tflite"], "onnx, openvino"),
         (["--precision", "fp8"], "fp32, bf16, int8"),
         (["--precision", "bf16"], "--to openvino"),
-        (["--to", "openvino", "--precision", "int8"], "int8 is for onnxruntime"),
+        (["--precision", "int8", "--calibrate", "photo.jpg"], "--to openvino --precision int8"),
         (["--published-decoder", "--to", "openvino"], "leave --to"),
     ],
 )
@@ -80,6 +83,40 @@ def test_what_cannot_be_had(
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
+    assert not (tmp_path / "model").exists()
+
+
+def test_pictures_for_int8_are_looked_at_before_anything_is_made(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anymask import limits
+    from anymask.cli import export as command
+
+    monkeypatch.setattr(command, "_from_checkpoint", None)
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    arguments = [
+        "export",
+        str(checkpoint),
+        "--out",
+        str(tmp_path / "model"),
+        "--to",
+        "openvino",
+        "--precision",
+        "int8",
+    ]
+    for pictures, status, words in (
+        (bad, 3, "bad.jpg"),
+        (tmp_path / "no.jpg", 7, "no.jpg"),
+        (tmp_path, 3, "bad"),
+    ):
+        assert main([*arguments, "--calibrate", str(pictures)]) == status
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
+    monkeypatch.setattr(limits, "MAX_CALIBRATION_PICTURES", 0)
+    assert main([*arguments, "--calibrate", str(bad)]) == 8
+    assert "over the limit of 0" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
 
 

@@ -208,7 +208,7 @@ def test_int8_is_made_on_demand_and_computes_in_int8(
     from anymask.runtime import agreement as bounds
 
     monkeypatch.setitem(bounds.MEDIAN_IOU, "int8", 0.5)  # random weights: few masks have wide margins
-    backend = load_backend(checkpoint, replace(settings, precision="int8"))
+    backend = load_backend(checkpoint, replace(settings, precision="int8"), "onnx")
     assert str(engine_of(backend)) == "onnxruntime int8"
     (folder,) = (settings.cache_dir / "exports").glob("*-int8")
     kinds = [node.op_type for node in onnx.load(str(folder / "encoder.onnx")).graph.node]
@@ -221,14 +221,37 @@ def test_int8_is_made_on_demand_and_computes_in_int8(
     assert 1e-4 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 0.2
 
 
-def test_int8_that_strays_is_refused(
+def test_int8_runs_in_openvino_where_that_is_installed(
     checkpoint: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
 
     from anymask.runtime import agreement as bounds
 
+    monkeypatch.setitem(bounds.MEDIAN_IOU, "int8", 0.5)
+    monkeypatch.setattr(prepared, "installed", lambda name: name in ("torch", "openvino"))
+    wanted = replace(settings, precision="int8")
+    openvino = pytest.importorskip("openvino", reason="the openvino extra is not installed") and load_backend(
+        checkpoint, wanted
+    )
+    assert str(engine_of(openvino)) == "openvino int8"
+    monkeypatch.setattr(prepared, "installed", lambda name: name == "torch")
+    other = load_backend(checkpoint, wanted)
+    assert str(engine_of(other)) == "onnxruntime int8"
+    assert len({openvino.spec.digest, other.spec.digest, load_backend(checkpoint, settings).spec.digest}) == 3
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_int8_that_strays_is_refused(
+    checkpoint: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="the openvino extra is not installed")
+    from dataclasses import replace
+
+    from anymask.runtime import agreement as bounds
+
     monkeypatch.setitem(bounds.MEDIAN_IOU, "int8", 1.01)
     with pytest.raises(ParityError, match="int8 was refused"):
-        load_backend(checkpoint, replace(settings, precision="int8"))
-    assert not list((settings.cache_dir / "exports").glob("*-int8"))
+        load_backend(checkpoint, replace(settings, precision="int8"), engine)
+    assert not list((settings.cache_dir / "exports").glob("*-int8*"))

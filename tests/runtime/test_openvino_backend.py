@@ -75,8 +75,10 @@ def test_rounding_leaves_out_no_prompt_that_promises_enough(folder: Path, precis
 
 
 def test_precisions_that_openvino_does_not_run(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="int8"):
+    with pytest.raises(ModelError, match="int8 is made by the export"):
         OpenVinoBackend(folder, 1, "int8")
+    with pytest.raises(ModelError, match="fp32, bf16, int8"):
+        OpenVinoBackend(folder, 1, "fp8")
     copy = Path(shutil.copytree(folder, tmp_path / "sam"))
     change_manifest(copy, lambda manifest: manifest.update(precision="int8"))
     with pytest.raises(ModelError, match="onnxruntime"):

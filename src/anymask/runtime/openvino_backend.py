@@ -1,4 +1,5 @@
-"""OpenVINO on the CPU: the same exported folders as onnxruntime's, in float32 or, where the processor has it, bfloat16.
+"""OpenVINO on the CPU: the same exported folders as onnxruntime's, in float32 or, where the processor has it, bfloat16,
+and its own, which may have an encoder in int8 (`openvino_int8`); what is not in int8 then is as exact as in bfloat16.
 
 Graphs are verified against their manifest before OpenVINO sees a byte of them. It is never given a path: weights that
 lie beside a graph are put into it as the bytes that were verified. A compiled graph is kept in the cache folder (see
@@ -46,7 +47,7 @@ from anymask.runtime.manifest import (
 from anymask.runtime.onnx_backend import VerifiedGraph, first_line, verified_graphs, verified_image
 from anymask.runtime.onnx_format import with_inputs_for
 
-HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
+PRECISIONS: Final = ("fp32", "bf16", "int8")
 _STATIC_PAD: Final = "square"
 
 
@@ -68,19 +69,25 @@ class OpenVinoBackend(GraphBackend):
         """
         super().__init__()
         manifest = read_manifest(folder)
-        if manifest.precision == "int8":
+        if manifest.precision == "int8" and manifest.format == FORMAT:
             raise ModelError(f"{str(folder)!r} was exported as int8 for onnxruntime; use backend='onnx'")
         precision = precision or manifest.precision
         core = open_core()
-        if precision not in HINTS:
-            raise ModelError(f"openvino runs a model in fp32 or bf16, not in {precision!r}")
+        if "int8" in (precision, manifest.precision) and precision != manifest.precision:
+            raise ModelError(
+                f"{str(folder)!r} was exported in {manifest.precision} and cannot be run in {precision}; "
+                "int8 is made by the export"
+            )
+        if precision not in PRECISIONS:
+            raise ModelError(f"openvino runs a model in {', '.join(PRECISIONS)}, not in {precision!r}")
         if precision == "bf16" and not runs_bf16(core):
             raise ModelError("this processor has no bfloat16 arithmetic; use precision='fp32'")
         self.manifest: Manifest = manifest
         self.engine = Engine("openvino", precision)
         digest = manifest.spec.digest if precision == manifest.precision else _digest(manifest, precision)
         self._spec = replace(manifest.spec, digest=digest)
-        config = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        half = precision == "bf16" or (precision == "int8" and runs_bf16(core))
+        config = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
         files = _file_digest(manifest)

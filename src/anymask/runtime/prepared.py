@@ -38,18 +38,18 @@ def prepared_folder(checkpoint: Path, settings: Settings) -> Path:
     return settings.cache_dir / "exports" / f"{_digest(checkpoint)[:40]}-{FORM}"
 
 
-def prepare(checkpoint: Path, settings: Settings) -> Path | None:
+def prepare(checkpoint: Path, settings: Settings, engine: str = "auto") -> Path | None:
     """The folder with the graphs of a checkpoint, made now if need be; None when torch must run it.
 
-    An int8 encoder is made from them when ``settings.precision`` asks for one; then a refusal is raised, since torch
-    has none.
+    An int8 encoder is made from them when ``settings.precision`` asks for one: for OpenVINO where that is installed, or
+    for the ``engine`` that was asked for. Then a refusal is raised, since torch has none.
     """
     if not settings.graphs or _bytes(checkpoint) < WORTH_BYTES:
         return None
     folder = prepared_folder(checkpoint, settings)
     if not (folder / MANIFEST).is_file() and not _try(checkpoint, folder):
         return None
-    return _quantised(folder, settings.threads) if settings.precision == "int8" else folder
+    return _quantised(folder, settings, engine) if settings.precision == "int8" else folder
 
 
 def _try(checkpoint: Path, folder: Path) -> bool:
@@ -106,13 +106,20 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
                 raise OutputError(f"could not write to {str(folder)!r}: {error.strerror or error}") from error
 
 
-def _quantised(folder: Path, threads: int) -> Path:
-    target = folder.with_name(f"{folder.name}-int8")
-    if not (target / MANIFEST).is_file():
+def _quantised(folder: Path, settings: Settings, engine: str) -> Path:
+    openvino = engine == "openvino" or (engine == "auto" and installed("openvino"))
+    target = folder.with_name(f"{folder.name}-int8" + ("-openvino" if openvino else ""))
+    if (target / MANIFEST).is_file():
+        return target
+    _log.warning("anymask: quantising the encoder in %s, once", target)
+    if openvino:
+        from anymask.runtime.openvino_export import convert_to_openvino
+
+        convert_to_openvino(folder, target, "int8", settings.threads)
+    else:
         from anymask.runtime.int8_export import convert_to_int8
 
-        _log.warning("anymask: quantising the encoder in %s, once", target)
-        convert_to_int8(folder, target, threads)
+        convert_to_int8(folder, target, settings.threads)
     return target
 
 

@@ -135,7 +135,7 @@ def _load_checkpoint(entry: ModelEntry, settings: Settings, wanted: str) -> Back
             return open_folder(graphs, settings)
     elif wanted in ("onnx", "openvino"):
         _refuse_device(settings, wanted)
-        graphs = prepare(path, settings)
+        graphs = prepare(path, settings, wanted)
         if graphs is None:
             raise ModelError(
                 f"the model {entry.name!r} is a checkpoint without graphs and cannot run on {wanted!r}; "

@@ -1,0 +1,31 @@
+"""nano v3: nano v2 trained on at pictures about as large as they are kept, for a frame of 512.
+
+Command:  torchrun --nproc-per-node 2 -m anymask.training.recipes.nano_v3 --data FOLDER
+Hours:    not run yet
+Score:    not run yet
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from anymask.training.recipes.nano_v1 import LARGE
+from anymask.training.recipes.nano_v2 import RECIPE as SECOND
+from anymask.training.recipes.run import main
+
+WHOLE = ((448, 448), (384, 512), (512, 384))
+
+RECIPE = replace(
+    SECOND,
+    name="nano_v3",
+    steps=4200,
+    init="weights/nano_v2.safetensors",
+    lr=6e-4,
+    hold=0.5,
+    seed=3,
+    model=replace(SECOND.model, long_side=512),
+    sampling=replace(SECOND.sampling, images=4, phases=((0, LARGE), (1400, WHOLE))),
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
