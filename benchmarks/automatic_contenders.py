@@ -15,6 +15,7 @@ from anymask.types import Mask
 __all__ = [
     "AFTER_DECODER",
     "CONTENDERS",
+    "INT8",
     "MEMORY",
     "PARTS",
     "PEER",
@@ -38,6 +39,8 @@ AFTER_DECODER: Final = "after the decoder"
 PLANTED: Final = "planted"
 TINY: Final = "planted, tiny"
 """Weights that are not a file."""
+INT8: Final = "int8"
+"""The folder of the graphs whose encoder is in int8, beside that of the others."""
 POINTS_PER_BATCH: Final = 64
 """Of the straightforward way and the peer, as published."""
 
@@ -50,7 +53,7 @@ class Contender:
         name: in tables and on the command line.
         model: ``vit_b`` or ``nano``.
         engine: ``onnx`` or ``openvino``; empty for the two that are not ours.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
         effort: as of `anymask auto`; ``adaptive`` is the full grid asked from coarse to fine.
         full: the contender with all clicks whose masks this one should find again.
     """
@@ -78,6 +81,10 @@ _ALL: Final = (
         "openvino bf16 adaptive", engine="openvino", precision="bf16", effort="adaptive", full="openvino bf16"
     ),
     Contender("openvino bf16 fast", engine="openvino", precision="bf16", effort="fast", full="openvino bf16"),
+    Contender("openvino int8", engine="openvino", precision="int8"),
+    Contender(
+        "openvino int8 adaptive", engine="openvino", precision="int8", effort="adaptive", full="openvino int8"
+    ),
     Contender("nano", "nano", "onnx"),
     Contender("nano adaptive", "nano", "onnx", effort="adaptive", full="nano"),
     Contender("nano fast", "nano", "onnx", effort="fast", full="nano"),
@@ -89,8 +96,9 @@ MEMORY: Final = "memory"
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "fp32": (PLAIN, "onnxruntime", "openvino"),
     "bf16": (PLAIN, "openvino bf16", "openvino bf16 adaptive", "openvino bf16 fast"),
+    "int8": (PLAIN, "openvino int8", "openvino int8 adaptive"),
     "nano": (PLAIN, "nano", "nano adaptive", "nano fast", "nano openvino", "nano openvino fast"),
-    "transformers": (PEER, "openvino", "openvino bf16", "openvino bf16 adaptive"),
+    "transformers": (PEER, "openvino", "openvino bf16", "openvino bf16 adaptive", "openvino int8 adaptive"),
     "after": (AFTER_DECODER,),
     MEMORY: (),
 }

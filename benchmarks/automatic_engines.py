@@ -31,6 +31,7 @@ from anymask.types import Mask
 from automatic_contenders import (
     AFTER_DECODER,
     CONTENDERS,
+    INT8,
     PEER,
     PLAIN,
     POINTS_PER_BATCH,
@@ -107,7 +108,9 @@ def open_backend(contender: Contender, folder: Path, threads: int) -> Backend:
         return OnnxBackend(folder / "graphs", threads)
     from anymask.runtime.openvino_backend import OpenVinoBackend
 
-    return OpenVinoBackend(folder / "graphs", threads, contender.precision)
+    return OpenVinoBackend(
+        folder / (INT8 if contender.precision == "int8" else "graphs"), threads, contender.precision
+    )
 
 
 def open_contender(contender: Contender, folder: Path, job: Job) -> tuple[Generate, Timed | None]:

@@ -49,6 +49,7 @@ CPU_ENGINES = (
     "openvino",
     "openvino bf16",
     "onnxruntime int8",
+    "openvino int8",
 )
 CUDA_ENGINES = (PEER, PLAIN, "torch", "torch bf16", "torch bf16 compiled")
 ROOT = Path(__file__).parent.parent
@@ -77,7 +78,7 @@ def random_network(config: Any) -> Any:
     return build_network(config).eval()
 
 
-def prepare(folder: Path, config: Any, int8: bool, graphs: bool) -> None:
+def prepare(folder: Path, config: Any, engines: Sequence[str]) -> None:
     """Weights, the peer's configuration and exported graphs, in a process that ends after it."""
     from anymask.model.export.network import export_network
     from anymask.model.families import save_network
@@ -86,12 +87,16 @@ def prepare(folder: Path, config: Any, int8: bool, graphs: bool) -> None:
 
     network = random_network(config)
     save_network(network, config, folder / "weights.safetensors")
-    if graphs:
+    if any(name.startswith(("onnx", "openvino")) for name in engines):
         export_network(network, config, folder / "graphs")
     del network
-    if int8:
-        agreement.MEDIAN_IOU["int8"] = 0.0  # type: ignore[index] # how far it agrees is measured here, not demanded
-        convert_to_int8(folder / "graphs", folder / "int8")
+    agreement.MEDIAN_IOU["int8"] = 0.0  # type: ignore[index] # how far it agrees is measured here, not demanded
+    if "onnxruntime int8" in engines:
+        convert_to_int8(folder / "graphs", folder / "onnxruntime int8")
+    if "openvino int8" in engines:
+        from anymask.runtime.openvino_export import convert_to_openvino
+
+        convert_to_openvino(folder / "graphs", folder / "openvino int8", "int8")
 
 
 def open_engine(name: str, folder: Path, threads: int, device: str) -> Callable[[Any], Any]:
@@ -99,13 +104,13 @@ def open_engine(name: str, folder: Path, threads: int, device: str) -> Callable[
     if name.startswith("onnxruntime"):
         from anymask.runtime.onnx_backend import OnnxBackend
 
-        onnx = OnnxBackend(folder / ("int8" if name.endswith("int8") else "graphs"), threads)
+        onnx = OnnxBackend(folder / (name if name.endswith("int8") else "graphs"), threads)
         return lambda pixels: onnx.encode(pixels)["embedding"]
     if name.startswith("openvino"):
         from anymask.runtime.openvino_backend import OpenVinoBackend
 
-        precision = "bf16" if name.endswith("bf16") else "fp32"
-        openvino = OpenVinoBackend(folder / "graphs", threads, precision)
+        int8, bf16 = (name.endswith(precision) for precision in ("int8", "bf16"))
+        openvino = OpenVinoBackend(folder / (name if int8 else "graphs"), threads, "bf16" if bf16 else None)
         return lambda pixels: openvino.encode(pixels)["embedding"]
     import torch
 
@@ -471,8 +476,7 @@ def main() -> None:
     if PLAIN not in engines:
         engines.append(PLAIN)
     if options.prepare is not None:
-        graphs = any(name.startswith(("onnx", "openvino")) for name in engines)
-        prepare(Path(options.prepare), config, "onnxruntime int8" in engines, graphs)
+        prepare(Path(options.prepare), config, engines)
         return
     if options.quick:
         options.rounds, options.pictures = 1, 1

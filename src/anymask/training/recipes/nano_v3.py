@@ -18,7 +18,7 @@ WHOLE = ((448, 448), (384, 512), (512, 384))
 RECIPE = replace(
     SECOND,
     name="nano_v3",
-    steps=4200,
+    steps=3400,
     init="weights/nano_v2.safetensors",
     lr=6e-4,
     hold=0.5,
