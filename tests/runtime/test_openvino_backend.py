@@ -14,6 +14,7 @@ from exported_sam import change_manifest
 from anymask.errors import MissingExtraError, ModelError, ModelFormatError, ParityError, WeightsError
 from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
+from anymask.runtime import agreement as bounds
 from anymask.runtime import openvino_export
 from anymask.runtime.agreement import agreement, ask, trial_pixels, trial_prompts
 from anymask.runtime.backend import Needed
@@ -59,11 +60,17 @@ def test_bfloat16_is_another_model_and_near(folder: Path) -> None:
     assert 1e-4 < error < 0.05
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_rounding_leaves_out_no_prompt_that_promises_enough(folder: Path, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_rounding_leaves_out_no_prompt_that_promises_enough(
+    folder: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At every score that occurs, and a little beside it."""
     if precision == "bf16" and not runs_bf16(open_core()):
         pytest.skip("this processor has no bfloat16 arithmetic")
+    if precision == "int8":
+        monkeypatch.setitem(bounds.MEDIAN_IOU, "int8", 0.5)  # random weights: few masks have wide margins
+        convert_to_openvino(folder, tmp_path / "int8", "int8", threads=1)
+        folder = tmp_path / "int8"
     backend = OpenVinoBackend(folder, 1, precision)
     features = backend.encode(trial_pixels(backend.spec))
     *_, prompts = trial_prompts(backend.spec, (128, 128), low_res_size(backend.spec, features))
