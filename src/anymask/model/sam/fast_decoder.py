@@ -215,10 +215,17 @@ class PromptPart(nn.Module):
         tokens, image = self.two_way(tokens, hidden, image, named)
         return tokens, image, decoder.iou_prediction_head(tokens[:, 0])
 
-    def draw(self, parts: Sequence[Tensor], tokens: Tensor, image: ImageRows) -> Tensor:
-        """The other half: logits of what `judge` gave."""
+    def draw(
+        self, parts: Sequence[Tensor], tokens: Tensor, image: ImageRows, visible: Tensor | None = None
+    ) -> Tensor:
+        """The other half: logits of what `judge` gave, in all cells or the first rows and columns, ``visible``."""
         shared = parts[self.part_names.index("upscaled")]
         h, w = self.prompt_encoder.grid_size
+        if visible is not None:
+            rows, columns = visible[0], visible[1]
+            image = image.within(h, w, rows, columns)
+            seen = shared.reshape(h, w, -1)[:rows, :columns]
+            shared, h, w = seen.flatten(0, 1), seen.shape[0], seen.shape[1]
         return self.read_masks(tokens, self.upscale(image, shared), h, w)
 
     def promising(
@@ -245,12 +252,8 @@ class PromptPart(nn.Module):
         tokens, image, scores = self.judge(parts, points, labels, mask_input, has_mask)
         best = scores[:, 1:].amax(1)
         drawn = (~(best < torch.minimum(best.amax(), least_iou))).nonzero()[:, 0]
-        rows, columns = visible[0], visible[1]
-        h, w = self.prompt_encoder.grid_size
-        shared = parts[self.part_names.index("upscaled")].reshape(h, w, -1)[:rows, :columns]
-        pixels = self.upscale(image.only(drawn).within(h, w, rows, columns), shared.flatten(0, 1))
-        chosen = tokens.index_select(0, drawn)
-        return self.read_masks(chosen, pixels, shared.shape[0], shared.shape[1]), scores, drawn
+        logits = self.draw(parts, tokens.index_select(0, drawn), image.only(drawn), visible)
+        return logits, scores, drawn
 
     def mask_rows(self, mask_input: Tensor, has_mask: Tensor) -> ImageRows:
         """Mask prompts as the first rows, all zero where a prompt has none; a single row where no prompt has one.
