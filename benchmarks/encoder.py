@@ -9,8 +9,9 @@ the processor's peak.
 Figures go to benchmarks/results/encoder_MODEL_DEVICE.json. Every engine is a process of its own that waits for its
 turn, so peak memory is its own too (VmHWM: weights, engine and activations, opening included). Engines take turns, in
 opposite order every other round, so that a drift of the machine's speed falls on all alike; the first turn of each is
-not counted, and in a turn runs of less than three seconds are made five times, of which the median counts. The peer is transformers' `SamModel` as it comes; families that it has not are compared with our network as
-published, in plain torch.
+not counted, and in a turn runs of less than three seconds are made five times, of which the median counts. The peer
+is transformers' `SamModel` as it comes; families that it has not are compared with our network as published, in plain
+torch.
 
 Agreement is with the published network in float32, on photographs: largest difference and relative L2 of the embedding,
 and the IoU of masks that our decoder draws from it for clicks on a grid. Random weights make few masks with wide
