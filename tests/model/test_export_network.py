@@ -25,10 +25,12 @@ from anymask.model.prompt_tensors import PromptTensors
 from anymask.model.sam.image_encoder import Block
 from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
+from anymask.runtime import agreement as bounds
 from anymask.runtime.agreement import agreement, ask
 from anymask.runtime.backend import PromptArrays
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.runtime.openvino_backend import OpenVinoBackend
+from anymask.runtime.openvino_export import convert_to_openvino
 from anymask.runtime.torch_backend import TorchBackend
 
 
@@ -244,3 +246,21 @@ def test_other_families_go_the_same_way(family: str, tmp_path: Path) -> None:
                 backend.decode(features, fed)
         else:
             backend.decode(features, fed)
+
+
+@pytest.mark.parametrize("family", sorted(small_configs()))
+def test_other_families_have_products_for_int8(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_configs()[family]
+    network = build_network(config)
+    network.load_state_dict(seeded_weights(network.state_dict(), 1))
+    network.eval()
+    export.export_network(network, config, tmp_path / "model")
+    monkeypatch.setitem(bounds.MEDIAN_IOU, "int8", 0.5)  # random weights: few masks have wide margins
+    convert_to_openvino(tmp_path / "model", tmp_path / "int8", "int8", 1)
+    exact, rounded = OpenVinoBackend(tmp_path / "model", 1), OpenVinoBackend(tmp_path / "int8", 1)
+    pixels = bounds.trial_pixels(exact.spec)
+    for name, wanted in exact.encode(pixels).items():
+        seen = rounded.encode(pixels)[name]
+        assert 1e-4 < np.linalg.norm(seen - wanted) / np.linalg.norm(wanted) < 0.05, name

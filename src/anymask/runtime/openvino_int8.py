@@ -9,7 +9,7 @@ are multiplied by the same (Xiao et al., "SmoothQuant", 2023, with alpha 1/2); r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,19 +28,25 @@ _WORTH: Final = 32 * 32
 
 @dataclass(frozen=True)
 class _Product:
-    """A node that multiplies rows of C channels with constant weights.
-
-    Attributes:
-        node: the node; its second input are the weights.
-        weights: (C, outputs) float32.
-    """
+    """A node that multiplies rows of C channels with constant weights, its second input."""
 
     node: Any
-    weights: FloatArray
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the weights lie as (outputs, C)."""
+        return bool(self.node.get_attributes()["transpose_b"])
+
+    @property
+    def weights(self) -> FloatArray:
+        """(C, outputs) float32, read anew each time: those of all products are gigabytes in a large network."""
+        data = np.array(self.node.input_value(1).get_node().data, dtype=np.float32)
+        return data.T if self.transposed else data
 
     @property
     def channels(self) -> int:
-        return len(self.weights)
+        """C."""
+        return int(self.node.input_value(1).get_node().shape[1 if self.transposed else 0])
 
 
 def quantise_products(core: Any, model: Any, pictures: Iterable[FloatArray], threads: int = 0) -> int:
@@ -56,23 +62,24 @@ def quantise_products(core: Any, model: Any, pictures: Iterable[FloatArray], thr
         ModelError: the encoder has no product with weights, or gives numbers that are not finite.
     """
     largest = _largest_values(core, model, pictures, threads)
-    products = list(_products(model))
+    products = _products(model)
     for product, values in zip(products, largest, strict=True):
         _quantise(product, values * MARGIN)
     return len(products)
 
 
-def _products(model: Any) -> Iterator[_Product]:
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "MatMul":
-            continue
-        source = node.input_value(1).get_node()
-        turned = node.get_attributes()
-        if source.get_type_name() != "Constant" or len(source.shape) != 2 or turned["transpose_a"]:
-            continue
-        weights = np.array(source.data, dtype=np.float32)
-        if weights.size >= _WORTH:
-            yield _Product(node, weights.T if turned["transpose_b"] else weights)
+def _products(model: Any) -> list[_Product]:
+    return [_Product(node) for node in model.get_ordered_ops() if _has_weights(node)]
+
+
+def _has_weights(node: Any) -> bool:
+    if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_a"]:
+        return False
+    source = node.input_value(1).get_node()
+    if source.get_type_name() != "Constant":
+        return False
+    shape = tuple(source.shape)
+    return len(shape) == 2 and shape[0] * shape[1] >= _WORTH
 
 
 def _largest_values(core: Any, model: Any, pictures: Iterable[FloatArray], threads: int) -> list[FloatArray]:
@@ -81,8 +88,8 @@ def _largest_values(core: Any, model: Any, pictures: Iterable[FloatArray], threa
 
     probe = model.clone()
     before = len(probe.outputs)
-    results = []
-    for product in _products(probe):
+    products, results = _products(probe), []
+    for product in products:
         rows = product.node.input_value(0)
         axes = np.arange(len(rows.get_partial_shape()) - 1, dtype=np.int64)
         results.append(ops.result(ops.reduce_max(ops.absolute(rows), ops.constant(axes))))
@@ -91,7 +98,7 @@ def _largest_values(core: Any, model: Any, pictures: Iterable[FloatArray], threa
     probe.add_results(results)
     config = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
     request = core.compile_model(probe, "CPU", config).create_infer_request()
-    found: list[FloatArray] = [np.zeros(product.channels, dtype=np.float32) for product in _products(probe)]
+    found: list[FloatArray] = [np.zeros(product.channels, dtype=np.float32) for product in products]
     for pixels in pictures:
         request.infer([pixels])
         for index, values in enumerate(found):
@@ -122,12 +129,11 @@ def _quantise(product: _Product, largest: FloatArray) -> None:
     )
     node.input(0).replace_source_output(rows.output(0))
 
-    turned = node.get_attributes()["transpose_b"]
     smoothed = weights * divisors[:, None]
     scales = np.abs(smoothed).max(axis=0, keepdims=True) / 127
     scales[scales == 0] = 1
     whole = np.rint(smoothed / scales).astype(np.int8)
-    if turned:
+    if product.transposed:
         whole, scales = whole.T, scales.T
     kept = ops.constant(np.ascontiguousarray(whole))
     rounded = ops.multiply(ops.convert(kept, "f32"), ops.constant(np.ascontiguousarray(scales)))
