@@ -110,6 +110,7 @@ def test_both_decoders_take_any_prompts(
         if fast:
             given["least_iou"] = np.full(1, -np.inf, dtype=np.float32)
             given["visible"] = np.array([8, 8], dtype=np.int64)
+            given["multiple"] = np.ones(1, dtype=np.int64)
         seen = run.run(None, image | given)
         assert np.abs(seen[0] - logits.numpy()).max() < 1e-4
         assert np.abs(seen[1] - scores.numpy()).max() < 1e-4

@@ -31,6 +31,7 @@ DEEP = dataclasses.replace(TINY_TEST, name="deep", decoder_depth=3, num_multimas
 # The full decoder; the encoder is not run, so it is as small as can be.
 FULL = dataclasses.replace(VIT_B, embed_dim=48, depth=1, num_heads=2, global_attn_indexes=(0,))
 
+ONE = torch.tensor(1)
 Prompts = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -208,12 +209,34 @@ def test_promising_prompts_alone_are_drawn(pair: tuple[Sam, FastDecoder]) -> Non
     whole = torch.tensor(fast.prompt_part.prompt_encoder.grid_size)
     best = scores[:, 1:].amax(1)
     for least in (*best.sort().values[:-1], torch.tensor(-torch.inf)):
-        drawn_logits, all_scores, drawn = fast.prompt_part.promising(parts, *prompts, least, whole)
+        drawn_logits, all_scores, drawn = fast.prompt_part.promising(parts, *prompts, least, whole, ONE)
         assert torch.equal(all_scores, scores)
         assert drawn.tolist() == torch.nonzero(best >= least)[:, 0].tolist()
         assert (drawn_logits - logits[drawn]).abs().max() <= 1e-4
     for least in (best.max(), torch.tensor(9.0)):  # never none at all
-        assert fast.prompt_part.promising(parts, *prompts, least, whole)[2].tolist() == [int(best.argmax())]
+        assert fast.prompt_part.promising(parts, *prompts, least, whole, ONE)[2].tolist() == [
+            int(best.argmax())
+        ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("multiple", [2, 3, 4, 100])
+def test_others_are_drawn_until_the_number_is_a_multiple(
+    pair: tuple[Sam, FastDecoder], multiple: int
+) -> None:
+    _, fast = pair
+    parts = fast.image_part(embedding_of(TINY_TEST))
+    prompts = prompts_of(TINY_TEST, *CASES["every kind at once"])
+    logits, scores = fast.prompt_part(parts, *prompts)
+    whole = torch.tensor(fast.prompt_part.prompt_encoder.grid_size)
+    best = scores[:, 1:].amax(1)
+    for least in (*best, torch.tensor(-torch.inf), torch.tensor(9.0)):
+        seen, _, drawn = fast.prompt_part.promising(parts, *prompts, least, whole, torch.tensor(multiple))
+        wanted = torch.nonzero(best >= torch.minimum(best.amax(), least))[:, 0].tolist()
+        assert set(wanted) <= set(drawn.tolist())
+        assert drawn.tolist() == sorted(drawn.tolist())
+        assert len(drawn) == min(len(best), -(-len(wanted) // multiple) * multiple)
+        assert (seen - logits[drawn]).abs().max() <= 1e-4
 
 
 @torch.no_grad()
@@ -223,9 +246,10 @@ def test_all_are_drawn_where_scores_are_no_numbers() -> None:
     fast = FastDecoder(sam)
     prompts = prompts_of(TINY_TEST, [[1, -1], [2, 3]], [])
     parts = fast.image_part(embedding_of(TINY_TEST))
-    assert fast.prompt_part.promising(parts, *prompts, torch.tensor(0.9), torch.tensor([3, 2]))[
-        2
-    ].tolist() == [0, 1]
+    for multiple in (1, 2, 3):
+        cells, together = torch.tensor([3, 2]), torch.tensor(multiple)
+        drawn = fast.prompt_part.promising(parts, *prompts, torch.tensor(0.9), cells, together)[2]
+        assert drawn.tolist() == [0, 1]
 
 
 @torch.no_grad()
@@ -237,7 +261,7 @@ def test_rows_and_columns_of_cells_alone_are_drawn(pair: tuple[Sam, FastDecoder]
     h, w = fast.prompt_part.prompt_encoder.grid_size
     for rows, columns in ((h, 3), (1, w), (5, 2), (h, w)):
         seen, _, _ = fast.prompt_part.promising(
-            parts, *prompts, torch.tensor(-torch.inf), torch.tensor([rows, columns])
+            parts, *prompts, torch.tensor(-torch.inf), torch.tensor([rows, columns]), ONE
         )
         assert seen.shape == (*logits.shape[:2], 4 * rows, 4 * columns)
         assert (seen - logits[..., : 4 * rows, : 4 * columns]).abs().max() <= 1e-4

@@ -389,10 +389,10 @@ def test_masks_of_nothing_are_not_drawn_by_exported_sams(
     sam_folders: tuple[Path, Path], random_sam: Sam
 ) -> None:
     pytest.importorskip("openvino", reason="the openvino extra is not installed")
-    for backend in (
-        OnnxBackend(sam_folders[0], threads=1),
-        OpenVinoBackend(sam_folders[0], threads=1),
-        TorchBackend(random_sam, TINY_TEST),
+    for backend, multiple in (
+        (OnnxBackend(sam_folders[0], threads=1), 1),
+        (OpenVinoBackend(sam_folders[0], threads=1), 4),
+        (TorchBackend(random_sam, TINY_TEST), 1),
     ):
         features = backend.encode(pixels_of(backend))
         prompts = arrays(backend, *(Prompt(points=[(x, y)]) for x in (10, 60, 110) for y in (8, 60)))
@@ -401,9 +401,26 @@ def test_masks_of_nothing_are_not_drawn_by_exported_sams(
         for least in np.sort(best):
             wanted = best > least - 1e-4
             drawn = backend.decode_promising(features, prompts, Needed(float(least))).drawn
-            assert len(drawn) <= max(1, wanted.sum() + 1)
+            assert len(drawn) <= wanted.sum() + multiple
             assert set(np.flatnonzero(best > least + 1e-5)) <= set(drawn.tolist())
-        assert len(backend.decode_promising(features, prompts, Needed(50.0)).drawn) == 1
+        assert len(backend.decode_promising(features, prompts, Needed(50.0)).drawn) == multiple
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_what_is_left_over_of_many_prompts_opens_no_second_decoder(
+    engine: str, sam_folders: tuple[Path, Path]
+) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="the openvino extra is not installed")
+    backend = (OnnxBackend if engine == "onnx" else OpenVinoBackend)(sam_folders[0], threads=2)
+    features = backend.encode(pixels_of(backend))
+    prompts = arrays(backend, *(Prompt(points=[(x, 30)]) for x in range(10, 120, 10)))
+    wanted, _ = OnnxBackend(sam_folders[0], threads=1).decode(features, prompts)
+    for count in (len(prompts), 3):
+        found = backend.decode_promising(features, prompts.some(slice(0, count)), Needed())
+        assert np.abs(found.logits - wanted[:count]).max() < 1e-3
+    single = backend._decoder._session if engine == "onnx" else backend._decoder._compiled
+    assert single is None
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])

@@ -20,7 +20,7 @@ from anymask.runtime.manifest import Manifest
 
 PROMPT_INPUTS = ("points", "labels", "mask_input", "has_mask")
 ANSWERS = ("low_res_logits", "predicted_iou")
-LEAST, VISIBLE, DRAWN = "least_iou", "visible", "drawn"
+LEAST, VISIBLE, MULTIPLE, DRAWN = "least_iou", "visible", "multiple", "drawn"
 _SLACK = {"bf16": 0.01, "int8": 0.01}
 """How far off a predicted IoU may be, with the bound that it is held against: 2.5 of bfloat16's steps below 1. Where an
 encoder is in int8 the decoder may run in bfloat16."""
@@ -47,7 +47,7 @@ class Graph(Protocol):
 def decoder_ports(manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the decoder's inputs and outputs."""
     inputs = (*(manifest.parts or manifest.features), *_prompt_names(manifest))
-    return ((*inputs, LEAST, VISIBLE), (*ANSWERS, DRAWN)) if manifest.screens else (inputs, ANSWERS)
+    return ((*inputs, LEAST, VISIBLE, MULTIPLE), (*ANSWERS, DRAWN)) if manifest.screens else (inputs, ANSWERS)
 
 
 def _prompt_names(manifest: Manifest) -> tuple[str, ...]:
@@ -75,6 +75,8 @@ class GraphBackend:
     _decoder: Graph
     _share: Graph | None = None
     """The decoder again, with `threads_of_a_share`."""
+    _multiple = 1
+    """Prompts are drawn so many at a time, where an engine is the faster for it."""
     _parts: ImageParts[Mapping[str, FloatArray]] | None = None
     """What image.onnx makes of features, where the decoder is cut in two."""
 
@@ -95,16 +97,17 @@ class GraphBackend:
 
     def decode(self, features: Features, prompts: PromptArrays) -> tuple[FloatArray, FloatArray]:
         """See `Backend.decode`."""
-        answers = self._answers(features, prompts, Needed())
+        answers = self._answers(features, prompts, Needed(), self._decoder)
         mask_size = checks.low_res_size(self.spec, features)
         logits, scores = (_one_after_the_other([answer[name] for answer in answers]) for name in ANSWERS)
         return checks.check_answer(logits, scores, len(prompts), mask_size)
 
     def decode_promising(self, features: Features, prompts: PromptArrays, needed: Needed) -> Promising:
-        """See `Screens.decode_promising`; older exports draw all."""
+        """See `Screens.decode_promising`; other decoders than SAM's own draw all."""
         if not self.manifest.screens:
             return Promising(*self.decode(features, prompts), np.arange(len(prompts)))
-        answers = self._answers(features, prompts, needed)
+        # Who asks so has many prompts; opening a second graph for a few that are left over takes longer than they do.
+        answers = self._answers(features, prompts, needed, self._share or self._decoder)
         found = []
         for answer, share in zip(answers, self._shares(len(prompts)), strict=True):
             logits, scores, drawn = (answer[name] for name in (*ANSWERS, DRAWN))
@@ -122,9 +125,9 @@ class GraphBackend:
         return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
     def _answers(
-        self, features: Features, prompts: PromptArrays, needed: Needed
+        self, features: Features, prompts: PromptArrays, needed: Needed, few: Graph
     ) -> list[Mapping[str, FloatArray]]:
-        """What the decoder gives for each of the shares."""
+        """What the decoder gives for each of the shares; prompts too ``few`` to be shared out go to that graph."""
         checks.check_features(features, self.manifest.features)
         checks.check_prompts(prompts, checks.low_res_size(self.spec, features))
         shared: dict[str, NDArray[Any]] = {}
@@ -132,13 +135,14 @@ class GraphBackend:
             slack = _SLACK.get(self.engine.precision, _SMALL_SLACK)
             shared[LEAST] = np.full(1, needed.least_iou - slack, dtype=np.float32)
             shared[VISIBLE] = np.array(checks.cells_of(needed.picture, self.spec, features), dtype=np.int64)
+            shared[MULTIPLE] = np.full(1, self._multiple, dtype=np.int64)
         shared |= features if self._parts is None else self._parts.of(features)
         inputs = [
             {**shared, **_prompt_inputs(self.manifest, prompts.some(share))}
             for share in self._shares(len(prompts))
         ]
         if self._share is None or len(inputs) == 1:
-            return [self._decoder.run(inputs[0])]
+            return [few.run(inputs[0])]
         return list(self._pool.map(self._share.run, inputs))
 
 

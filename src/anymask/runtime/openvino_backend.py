@@ -54,6 +54,9 @@ _STATIC_PAD: Final = "square"
 class OpenVinoBackend(GraphBackend):
     """A model of two verified graphs on OpenVINO. Safe to call from several threads."""
 
+    _multiple = 4
+    """OpenVINO makes kernels for every length of an axis that it meets, so 4 or 8 prompts are drawn and not 1 to 8."""
+
     def __init__(
         self,
         folder: Traversable,

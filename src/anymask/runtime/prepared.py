@@ -24,7 +24,7 @@ from anymask.runtime.machine import installed
 from anymask.runtime.manifest import MANIFEST
 from anymask.settings import Settings
 
-FORM: Final = 2
+FORM: Final = 3
 """Counts changes of the exported graphs: older ones are made anew."""
 WORTH_BYTES: Final = 16 * 1024**2
 """Smaller checkpoints run in torch: an export would cost more than it wins."""

@@ -215,7 +215,8 @@ class _FastDecode(nn.Module):
         """`PromptPart.promising`."""
         parts, points, labels, masks, has_mask = self._told_apart(inputs)
         least = torch.tensor(least_iou, device=points.device)
-        return self.part.promising(parts, points, labels, masks, has_mask, least, torch.tensor(cells))
+        one = torch.ones((), dtype=torch.int64, device=points.device)
+        return self.part.promising(parts, points, labels, masks, has_mask, least, torch.tensor(cells), one)
 
     def _told_apart(
         self, inputs: tuple[Tensor, ...]

@@ -41,7 +41,7 @@ from anymask.model.sam.mask_decoder import MaskDecoder
 from anymask.model.sam.network import Sam
 
 ANSWERS = ("low_res_logits", "predicted_iou")
-LEAST, VISIBLE, DRAWN = "least_iou", "visible", "drawn"
+LEAST, VISIBLE, MULTIPLE, DRAWN = "least_iou", "visible", "multiple", "drawn"
 """Inputs and an output of a decoder that draws only promising masks, and only where the picture is."""
 _NEVER_OUTSIDE = 2**31
 """The image's part of a decoder has a few megabytes of weights, always inside its graph."""
@@ -100,8 +100,8 @@ def takes_masks(network: PromptableNetwork, features: Mapping[str, Tensor]) -> b
 
 
 class PromptGraph(nn.Module):
-    """What the image's graph gives, in the order of its names, padded prompts, a predicted IoU, and rows and columns of
-    cells -> what `PromptPart.promising` gives."""
+    """What the image's graph gives, in the order of its names, padded prompts, a predicted IoU, rows and columns of
+    cells, and a whole number -> what `PromptPart.promising` gives."""
 
     def __init__(self, part: PromptPart) -> None:
         super().__init__()
@@ -109,8 +109,7 @@ class PromptGraph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count = len(self.part.part_names)
-        points, labels, mask_input, has_mask, least_iou, visible = inputs[count:]
-        return self.part.promising(inputs[:count], points, labels, mask_input, has_mask, least_iou, visible)
+        return self.part.promising(inputs[:count], *inputs[count:])
 
 
 def fast_decoder(network: PromptableNetwork) -> FastDecoder | None:
@@ -207,8 +206,9 @@ def write_network_graphs(
     answers: tuple[str, ...] = ANSWERS
     if fast is not None:
         decoder = PromptGraph(fast.prompt_part)
-        prompts = (*prompts, torch.full((1,), -torch.inf), torch.tensor([side // 16, side // 16]))
-        asked, answers, count = (*asked, LEAST, VISIBLE), (*answers, DRAWN), count + 2
+        cells = torch.tensor([side // 16, side // 16])
+        prompts = (*prompts, torch.full((1,), -torch.inf), cells, torch.ones(1, dtype=torch.int64))
+        asked, answers, count = (*asked, LEAST, VISIBLE, MULTIPLE), (*answers, DRAWN), count + 3
         axes |= {ANSWERS[0]: {0: "drawn", 2: "rows", 3: "columns"}, DRAWN: {0: "drawn"}}
         parts = fast.image_part.names
         write_graph(fast.image_part, features, Ports(names, parts, {}), folder / "image.onnx", _NEVER_OUTSIDE)
@@ -264,7 +264,12 @@ def _after_image(names: tuple[str, ...], run_image: Run, run_decoder: Run) -> Ru
         parts = run_image({name: inputs[name] for name in names})
         prompts = {name: value for name, value in inputs.items() if name not in names}
         cells = np.array(inputs["embedding"].shape[2:], dtype=np.int64)
-        return run_decoder({**parts, **prompts, LEAST: np.full(1, -np.inf, np.float32), VISIBLE: cells})
+        all_of_it = {
+            LEAST: np.full(1, -np.inf, np.float32),
+            VISIBLE: cells,
+            MULTIPLE: np.ones(1, dtype=np.int64),
+        }
+        return run_decoder({**parts, **prompts, **all_of_it})
 
     return run
 

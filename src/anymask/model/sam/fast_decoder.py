@@ -237,6 +237,7 @@ class PromptPart(nn.Module):
         has_mask: Tensor | None,
         least_iou: Tensor,
         visible: Tensor,
+        multiple: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`forward` that draws only the prompts of whose masks 1 to M - 1 one has a predicted IoU of ``least_iou``.
 
@@ -245,13 +246,17 @@ class PromptPart(nn.Module):
 
         Args:
             visible: rows and columns of cells, 1 to h and 1 to w, that are drawn: those of the picture without padding.
+            multiple: a whole number; others are drawn too until it divides how many are, or there are no more. An
+                engine that prepares itself anew for every length of an axis meets fewer of them.
 
         Returns:
             logits K x M x 4 rows x 4 columns of these, predicted IoU B x M of all, and the numbers K of these, rising.
         """
         tokens, image, scores = self.judge(parts, points, labels, mask_input, has_mask)
         best = scores[:, 1:].amax(1)
-        drawn = (~(best < torch.minimum(best.amax(), least_iou))).nonzero()[:, 0]
+        too_low = (best < torch.minimum(best.amax(), least_iou)).to(torch.int64)
+        missing = ((too_low - 1).sum() % multiple + multiple) % multiple
+        drawn = (too_low * too_low.cumsum(0) <= missing).nonzero()[:, 0]
         logits = self.draw(parts, tokens.index_select(0, drawn), image.only(drawn), visible)
         return logits, scores, drawn
 
