@@ -1,5 +1,5 @@
 """OpenVINO on the CPU: the same exported folders as onnxruntime's, in float32 or, where the processor has it, bfloat16,
-and its own, which may have an encoder in int8 (`openvino_int8`); what is not in int8 then is as exact as in bfloat16.
+and its own, which may have an encoder in int8 (`openvino_int8`); the rest then runs in bfloat16 where it can.
 
 Graphs are verified against their manifest before OpenVINO sees a byte of them. It is never given a path: weights that
 lie beside a graph are put into it as the bytes that were verified. A compiled graph is kept in the cache folder (see
