@@ -47,7 +47,7 @@ MODEL_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "nano": MappingProxyType(
             {
                 "pred_iou_thresh": 0.6,
-                "stability_score_thresh": 0.2,
+                "stability_score_thresh": 0.3,
                 "enough_clicks": 8,
                 "least_promise": 0.4,
             }

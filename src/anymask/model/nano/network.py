@@ -142,7 +142,9 @@ class Nano(nn.Module):
 
 
 KNOWN_BLOCKS: Final = ((1, 2, 4, 3), (1, 3, 10, 6))
-"""Of nano v0 and v1, and of v2: blocks at strides 4, 8, 16 and 32; all else is as by default, the longer side 448."""
+"""Of nano v0 and v1, and of v2: blocks at strides 4, 8, 16 and 32; all else is as by default, the longer side 448.
+
+v3 has v2's, and its file says its frame of 512."""
 
 
 def infer_nano(state_dict: Mapping[str, Tensor]) -> NanoConfig | None:
