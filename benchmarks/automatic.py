@@ -11,7 +11,8 @@ docs/how-to/automatic.md. All contenders get the same photographs, 32 x 32 click
 ViT-B at 1024 pixels. Seconds are from pixels to masks, the encoder included; reading files is not. Each contender is a
 process of its own that waits for its turn, so peak memory (VmHWM: weights, engine, activations) is its own too, and is
 warm: it has answered 8 x 8 clicks. They take turns photograph by photograph, in opposite order every other time, so
-that a drift of the machine's speed falls on all alike; a ratio is made of runs of one sitting on one photograph only.
+that a drift of the machine's speed falls on all alike; a run of less than ten seconds is made three times in its turn,
+since a moment's disturbance weighs more in it. A ratio is made of runs of one sitting on one photograph only.
 
 - `straightforward` does what the published code does, step by step in plain torch (see `automatic_plain`).
 - `adaptive` asks the full grid from coarse to fine, `fast` is ``--effort fast``. Beside them stands how many of the

@@ -71,6 +71,31 @@ def test_masks_are_matched(benchmark: ModuleType) -> None:
     assert recall([[], []], [[whole], []]) == 1
 
 
+def test_contenders_take_turns_and_short_runs_are_repeated(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import automatic_race
+
+    asked: list[tuple[str, int]] = []
+
+    class Stopwatch:
+        def __init__(self, name: str, script: Path, folder: Path) -> None:
+            self.name = name
+
+        def run(self, photograph: int) -> dict[str, Any]:
+            asked.append((self.name, photograph))
+            return {"seconds": {"slow": 10.0, "quick": 9.9}[self.name], "masks": 1, "peak_mb": 1.0}
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(automatic_race, "Worker", Stopwatch)
+    runs = automatic_race.race(["slow", "quick"], tmp_path, tmp_path, [0, 1], 1, 0)
+    assert asked == [("slow", 0), *[("quick", 0)] * 3, *[("quick", 1)] * 3, ("slow", 1)]
+    assert [run["photograph"] for run in runs["quick"]] == [0, 0, 0, 1, 1, 1]
+    assert [run["photograph"] for run in runs["slow"]] == [0, 1]
+
+
 @pytest.mark.parametrize(
     "thresholds", [(0.1, 0.1, 1.0), (0.0, 0.1, 0.97), (0.3, 0.1, 0.9), (0.99, 0.99, 0.7)]
 )
