@@ -92,6 +92,27 @@ def test_the_list_tells_what_is_here_and_what_is_not(run, cache, tmp_path, rando
     assert "installed" in line
 
 
+def test_the_list_says_how_large_the_embedded_model_is(run, cache, tmp_path):
+    (line,) = [line for line in run("models").out.splitlines() if line.startswith("nano ")]
+    folder = Path(line.split(maxsplit=6)[-1])
+    training = json.loads((folder / "manifest.json").read_text())["training"]
+    assert f"{training['parameters'] / 1e6:.1f} M" in line
+    assert "Apache-2.0" in line
+    assert (folder / "MODEL_CARD.md").read_text().startswith("---\nlicense: apache-2.0\n")
+
+    silent = cache / "models" / "mine"
+    shutil.copytree(folder, silent)
+    manifest = json.loads((silent / "manifest.json").read_text())
+    del manifest["training"]
+    (silent / "manifest.json").write_text(json.dumps(manifest))
+    (line,) = [line for line in run("models").out.splitlines() if line.startswith("mine ")]
+    assert " M " not in line
+    (silent / "manifest.json").write_text("{")
+    outcome = run("models")
+    assert outcome.status == 0
+    assert any(line.startswith("mine ") for line in outcome.out.splitlines())
+
+
 def test_the_list_as_json(run, cache):
     told = json.loads(run("models", "--json").out)
     assert [entry["name"] for entry in told["published"]] == [entry.name for entry in CATALOGUE]

@@ -39,18 +39,42 @@ def show(as_json: bool) -> None:
         return
     rows = [("name", "parameters", "MB", "here", "licence", "origin")]
     rows += [
-        (entry["name"], "", _megabytes_in(entry["location"]), entry["origin"], "", entry["location"])
+        (
+            entry["name"],
+            _parameters_of(entry["location"]),
+            _megabytes_in(entry["location"]),
+            entry["origin"],
+            "Apache-2.0" if entry["origin"] == "embedded" else "",
+            entry["location"],
+        )
         for entry in entries
         if find(entry["name"]) is None
     ]
     for item in sorted(published, key=lambda item: not item["here"]):
         state = "installed" if item["here"] else ("no" if item["sha256"] else "no (*)")
-        count = f"{item['parameters'] / 1e6:.1f} M"
+        count = _millions(item["parameters"])
         rows.append((item["name"], count, f"{item['megabytes']:.1f}", state, item["licence"], item["origin"]))
     _print_table(rows)
     console.say()
     console.say("Get one with: anymask models pull NAME")
     console.say("(*) its SHA-256 could not be verified in public sources: give yours with --sha256")
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f} M"
+
+
+def _parameters_of(location: str) -> str:
+    """What the manifest of a model's folder says, or nothing: a list does not fail on one of its rows."""
+    from anymask.errors import AnymaskError
+    from anymask.runtime.manifest import read_manifest
+
+    try:
+        training = read_manifest(Path(location)).facts.get("training")
+    except (AnymaskError, OSError):
+        return ""
+    parameters = training.get("parameters") if isinstance(training, dict) else None
+    return _millions(parameters) if isinstance(parameters, int) else ""
 
 
 def _megabytes_in(location: str) -> str:
