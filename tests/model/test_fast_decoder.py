@@ -200,13 +200,18 @@ def test_the_image_part_serves_any_prompts(pair: tuple[Sam, FastDecoder]) -> Non
         assert_same(fast.prompt_part(parts, *prompts), published(sam, embedding, prompts))
 
 
-@torch.no_grad()
-def test_promising_prompts_alone_are_drawn(pair: tuple[Sam, FastDecoder]) -> None:
-    _, fast = pair
+def all_drawn(fast: FastDecoder) -> tuple[tuple[Tensor, ...], Prompts, Tensor, Tensor, Tensor]:
+    """Every kind of prompt on one image: its parts, the prompts, logits, scores, and rows and columns of cells."""
     parts = fast.image_part(embedding_of(TINY_TEST))
     prompts = prompts_of(TINY_TEST, *CASES["every kind at once"])
     logits, scores = fast.prompt_part(parts, *prompts)
-    whole = torch.tensor(fast.prompt_part.prompt_encoder.grid_size)
+    return parts, prompts, logits, scores, torch.tensor(fast.prompt_part.prompt_encoder.grid_size)
+
+
+@torch.no_grad()
+def test_promising_prompts_alone_are_drawn(pair: tuple[Sam, FastDecoder]) -> None:
+    _, fast = pair
+    parts, prompts, logits, scores, whole = all_drawn(fast)
     best = scores[:, 1:].amax(1)
     for least in (*best.sort().values[:-1], torch.tensor(-torch.inf)):
         drawn_logits, all_scores, drawn = fast.prompt_part.promising(parts, *prompts, least, whole, ONE)
@@ -225,10 +230,7 @@ def test_others_are_drawn_until_the_number_is_a_multiple(
     pair: tuple[Sam, FastDecoder], multiple: int
 ) -> None:
     _, fast = pair
-    parts = fast.image_part(embedding_of(TINY_TEST))
-    prompts = prompts_of(TINY_TEST, *CASES["every kind at once"])
-    logits, scores = fast.prompt_part(parts, *prompts)
-    whole = torch.tensor(fast.prompt_part.prompt_encoder.grid_size)
+    parts, prompts, logits, scores, whole = all_drawn(fast)
     best = scores[:, 1:].amax(1)
     for least in (*best, torch.tensor(-torch.inf), torch.tensor(9.0)):
         seen, _, drawn = fast.prompt_part.promising(parts, *prompts, least, whole, torch.tensor(multiple))

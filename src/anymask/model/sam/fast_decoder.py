@@ -14,8 +14,8 @@ made once per image by `ImagePart`, plus a product of rank R, made per prompt by
 built. A norm's mean is taken out of the weights beforehand, its variance is a quadratic form in the rows.
 A mask prompt is a map of 16 channels under a 1 x 1 convolution: 17 more rows.
 
-Further: keys' biases do not change a softmax over cells and are left out, positions are projected once, transposed
-convolutions of stride 2 are matrix products, and the mask tokens' product is taken before the pixels are shuffled.
+Further: keys' biases do not change a softmax over cells and are left out, and positions are projected once. Masks are
+read by `anymask.model.sam.mask_reading`.
 
 Axis letters: B prompts, N points, T tokens, L = h w image cells, C channels, H heads, D channels of a head, R rows.
 Source of the function: `segment_anything/modeling/mask_decoder.py` and ``transformer.py`` of the published code.
@@ -25,16 +25,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.model.layers import MLP, LayerNorm2d
+from anymask.model.layers import LayerNorm2d
 from anymask.model.prompt_tensors import NOT_A_POINT, TOP_LEFT
 from anymask.model.sam.image_rows import ImageRows, centred, of_all_prompts, split_heads
 from anymask.model.sam.mask_decoder import MaskDecoder
+from anymask.model.sam.mask_reading import MaskReading, as_product
 from anymask.model.sam.prompt_encoder import PromptEncoder
 from anymask.model.sam.two_way_transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
 
@@ -87,7 +88,7 @@ class ImagePart(nn.Module):
         self.final = transformer.final_attn_token_to_image
         self.register_buffer("no_mask", prompts.no_mask_embed.weight.detach().t(), persistent=False)
         self.register_buffer("positions", prompts.dense_pe().flatten(2)[0], persistent=False)
-        self.register_buffer("upscale", _as_product(decoder.output_upscaling[0]), persistent=False)
+        self.register_buffer("upscale", as_product(decoder.output_upscaling[0]), persistent=False)
         self.names = part_names(len(self.layers))
         kinds = {"mask": _mask_weights(prompts)}
         for k, layer in enumerate(self.layers):
@@ -138,14 +139,10 @@ class ImagePart(nn.Module):
 class PromptPart(nn.Module):
     """Prompts on one image, given what `ImagePart` made of it -> all four masks of each prompt.
 
-    `two_way` and `upscale` serve other decoders with the same transformer.
+    `two_way` serves other decoders with the same transformer.
     """
 
     mask_weights: Tensor
-    up1: Tensor
-    up1_bias: Tensor
-    up2: Tensor
-    up2_bias: Tensor
 
     def __init__(self, network: SamLike) -> None:
         super().__init__()
@@ -154,23 +151,8 @@ class PromptPart(nn.Module):
         transformer: TwoWayTransformer = decoder.transformer
         self.layers = cast(Sequence[TwoWayAttentionBlock], transformer.layers)
         self.part_names = part_names(len(self.layers))
-        upscaling = cast(Sequence[Any], decoder.output_upscaling)
-        first, second = upscaling[0], upscaling[3]
-        self.up_norm = cast(LayerNorm2d, upscaling[1])
-        self._keep("up1", _as_product(first))
-        shift = self.layers[-1].norm4.bias
-        self._keep("up1_bias", first.bias.repeat(4) + shift @ self.up1)
-        self._keep("up2", _as_product(second))
-        self._keep("up2_bias", second.bias.repeat(4))
-        self._keep("mask_weights", _mask_weights(prompts))
-        networks = [cast(MLP, network) for network in decoder.output_hypernetworks_mlps]
-        self.hyper_depth = len(networks[0].layers)
-        for index, layers in enumerate(zip(*(network.layers for network in networks), strict=True)):
-            self._keep(f"hyper{index}", torch.stack([layer.weight.t() for layer in layers]))
-            self._keep(f"hyper{index}_bias", torch.stack([layer.bias[None] for layer in layers]))
-
-    def _keep(self, name: str, tensor: Tensor) -> None:
-        self.register_buffer(name, tensor.detach().contiguous(), persistent=False)
+        self.reading = MaskReading(decoder, self.layers[-1].norm4.bias)
+        self.register_buffer("mask_weights", _mask_weights(prompts).contiguous(), persistent=False)
 
     def forward(
         self,
@@ -226,7 +208,8 @@ class PromptPart(nn.Module):
             image = image.within(h, w, rows, columns)
             seen = shared.reshape(h, w, -1)[:rows, :columns]
             shared, h, w = seen.flatten(0, 1), seen.shape[0], seen.shape[1]
-        return self.read_masks(tokens, self.upscale(image, shared), h, w)
+        masks: Tensor = self.reading(tokens, image, shared, h, w)
+        return masks
 
     def promising(
         self,
@@ -334,34 +317,6 @@ class PromptPart(nn.Module):
         out: Tensor = attention.out_proj(means.transpose(1, 2).flatten(2) + bias)
         return out
 
-    def upscale(self, image: ImageRows, shared: Tensor) -> Tensor:
-        """The image at four times the resolution, B x 4 L x 4 C/8.
-
-        The second axis runs over cells and the 2 x 2 pixels of each; the third over the 2 x 2 pixels of those, and
-        channels. shared: L x 4 C/4, the shared image under the first transposed convolution.
-        """
-        assert image.rows is not None
-        assert image.weights is not None
-        assert image.scale is not None
-        norm = self.up_norm
-        channels = norm.weight.shape[0]
-        coarse = image.rows.transpose(1, 2) @ (image.weights @ self.up1) + shared
-        coarse = coarse * image.scale.transpose(1, 2) + self.up1_bias
-        coarse = coarse.reshape(coarse.shape[0], -1, channels)
-        coarse = F.gelu(F.layer_norm(coarse, (channels,), norm.weight, norm.bias, norm.eps))
-        return F.gelu(coarse @ self.up2 + self.up2_bias)
-
-    def read_masks(self, tokens: Tensor, pixels: Tensor, h: int, w: int) -> Tensor:
-        """Tokens B x T x C and what `upscale` gave of h w cells -> logits B x M x 4h x 4w."""
-        masks = self.decoder.num_masks
-        x = tokens[:, 1 : 1 + masks].transpose(0, 1)  # M x B x C
-        for index in range(self.hyper_depth):
-            x = x @ getattr(self, f"hyper{index}") + getattr(self, f"hyper{index}_bias")
-            x = x if index == self.hyper_depth - 1 else F.relu(x)
-        channels = pixels.reshape(pixels.shape[0], 16 * h * w, -1).transpose(1, 2)
-        logits = (x.transpose(0, 1) @ channels).reshape(-1, masks, h, w, 2, 2, 2, 2)
-        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(-1, masks, 4 * h, 4 * w)
-
 
 class FastDecoder(nn.Module):
     """Both parts in one: an embedding and prompts on it -> all four masks of each prompt.
@@ -439,12 +394,6 @@ def _norm_channels(x: Tensor, norm: nn.Module) -> Tensor:
     x = x - x.mean(1, keepdim=True)
     scale = ((x * x).mean(1, keepdim=True) + norm.eps).rsqrt()
     return x * scale * norm.weight[:, None, None] + norm.bias[:, None, None]
-
-
-def _as_product(convolution: nn.Module) -> Tensor:
-    """Transposed convolution of stride and side 2 -> C x (2 2 C'), of pixels down, across, and channels."""
-    weight = cast(nn.ConvTranspose2d, convolution).weight
-    return weight.detach().permute(0, 2, 3, 1).flatten(1)
 
 
 def _mask_weights(prompts: PromptEncoder) -> Tensor:
