@@ -44,7 +44,7 @@ __all__ = ["CHOICES", "LOSS", "GridsTask", "Remembered", "choose_grid", "grid_fi
 
 LOSS: Final = 0.01
 """Recall that the adaptive grid may lose."""
-ENOUGH_CLICKS: Final = (1, 2, 3, 5, 8)
+ENOUGH_CLICKS: Final = (1, 2, 3, 5, 8, 12, 16)
 LEAST_PROMISE: Final = (0.0, 0.4, 0.5, 0.6, 0.7)
 _VERSION: Final = 1
 """Raised when the same settings would give other numbers."""
