@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
@@ -30,10 +31,13 @@ LARGE_BYTES = 64 * 1024**2
 for some hundredths of its time. A smaller one would spend more of it."""
 
 SHARES: Final = 2
-"""Many prompts are decoded in so many shares at once, each by its share of the threads: between the large products of a
-decoder lie many small steps that two threads gain little by."""
+"""Many prompts are decoded in shares, so many of them at once, each by its part of the threads: between the large
+products of a decoder lie many small steps that two threads gain little by."""
 _SHARED_FROM: Final = 8
 """Fewer prompts are decoded together."""
+_TOGETHER: Final = 4
+"""A decoder that draws the masks of all prompts gets at most so many in a share: what one step of it writes is then
+still in a core's cache when the next one reads it."""
 
 
 class Graph(Protocol):
@@ -118,10 +122,12 @@ class GraphBackend:
         return checks.joined(found, checks.low_res_size(self.spec, features))
 
     def _shares(self, prompts: int) -> list[slice]:
-        """Ranges of prompts that are decoded at once."""
+        """Ranges of prompts that are decoded by `SHARES` runs at once."""
         if self._share is None or prompts < _SHARED_FROM:
             return [slice(0, prompts)]
-        edges = [prompts * index // SHARES for index in range(SHARES + 1)]
+        rounds = 1 if self.manifest.screens else math.ceil(prompts / (SHARES * _TOGETHER))
+        shares = SHARES * rounds
+        edges = [prompts * index // shares for index in range(shares + 1)]
         return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
     def _answers(

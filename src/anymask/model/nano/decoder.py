@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import Attention
 from .encoder import NanoEncoderConfig, upsample2
 from .prompt_maps import (
     MAP_CHANNELS,
@@ -49,26 +50,21 @@ class NanoDecoderConfig:
     local_kernel: int = 5
 
 
-class Attention(nn.Module):
-    """Multi-head attention with a narrower inner width, as in the published decoder."""
+def by_place(grid: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, P, C)."""
+    return grid.flatten(2).transpose(1, 2)
 
-    def __init__(self, channels: int, heads: int, inner: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(channels, inner)
-        self.k = nn.Linear(channels, inner)
-        self.v = nn.Linear(channels, inner)
-        self.out = nn.Linear(inner, channels)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+def on_grid(image: Tensor, height: int, width: int) -> Tensor:
+    """(B, P, C) -> (B, C, H, W)."""
+    return image.transpose(1, 2).reshape(image.shape[0], -1, height, width)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None) -> Tensor:
-        """(B, Tq, C), (B, Tk, C), (B, Tk, C) -> (B, Tq, C); key_bias (B, 1, 1, Tk) is added to the scores."""
-        q, k, v = self._split(self.q(q)), self._split(self.k(k)), self._split(self.v(v))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=key_bias)
-        out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
-        return out
+
+def matrix_of(pointwise: nn.Module) -> tuple[Tensor, Tensor]:
+    """A 1 x 1 convolution's weights (out, in) and bias (out,)."""
+    assert isinstance(pointwise, nn.Conv2d)
+    assert pointwise.bias is not None
+    return pointwise.weight.flatten(1), pointwise.bias
 
 
 class LocalMixer(nn.Module):
@@ -83,9 +79,9 @@ class LocalMixer(nn.Module):
 
     def forward(self, image: Tensor, height: int, width: int) -> Tensor:
         """(B, P, C) -> (B, P, C)."""
-        grid = image.transpose(1, 2).reshape(image.shape[0], -1, height, width)
-        mixed = self.depthwise(grid).flatten(2).transpose(1, 2)
-        out: Tensor = image + self.lin2(F.gelu(self.lin1(self.norm(mixed))))
+        mixed = by_place(self.depthwise(on_grid(image, height, width)))
+        rows = self.norm(mixed).flatten(0, 1)  # one product for all prompts
+        out: Tensor = image + self.lin2(F.gelu(self.lin1(rows))).reshape(image.shape)
         return out
 
 
@@ -103,15 +99,16 @@ class TwoWayBlock(nn.Module):
         self.local = LocalMixer(channels, config.local_kernel)
 
     def forward(
-        self, tokens: Tensor, image: Tensor, image_pe: Tensor, token_bias: Tensor, grid: tuple[int, int]
+        self, tokens: Tensor, image: Tensor, where: Tensor, token_bias: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
+        """(B, T, C), (B, P, C) -> the same; ``where`` (P, C), ``token_bias`` (B, 1, 1, T)."""
         x = self.norm1(tokens)
         tokens = tokens + self.self_attn(x, x, x, token_bias)
         keys = self.norm_image(image)
-        tokens = tokens + self.cross_attn_token_to_image(self.norm2(tokens), keys + image_pe, keys)
+        tokens = tokens + self.cross_attn_token_to_image.few_ask_many(self.norm2(tokens), keys, where)
         tokens = tokens + self.mlp(self.norm3(tokens))
         answers = self.norm_keys(tokens)
-        image = image + self.cross_attn_image_to_token(keys + image_pe, answers, answers, token_bias)
+        image = image + self.cross_attn_image_to_token.many_ask_few(keys, where, answers, token_bias)
         return tokens, self.local(image, *grid)
 
 
@@ -262,18 +259,25 @@ class NanoDecoder(nn.Module):
         height, width = embedding.shape[-2], embedding.shape[-1]
         drawn = prompt_maps(points, labels, mask_input, has_mask, height * 2, width * 2, 8)
         maps8 = torch.cat([drawn, self.affinity(features["skip8"], points, labels)], dim=1)
-        grid = embedding + self.map_to_image(F.avg_pool2d(maps8, 2))
-        image = grid.flatten(2).transpose(1, 2)  # (B, P, C)
+        image = self._drawn_on_image(embedding, F.avg_pool2d(maps8, 2))  # (B, P, C)
         prompts = self.prompt_tokens(features, points, labels)
         masks = self.mask_tokens.weight.unsqueeze(0).expand(prompts.shape[0], -1, -1)
         tokens = torch.cat([masks, prompts], dim=1)
         tokens, image = self._two_way(tokens, image, hide_padding(labels), (height, width))
-        grid = image.transpose(1, 2).reshape(image.shape[0], -1, height, width)
-        upscaled8 = F.gelu(features["skip8"] + self.map_to_skip8(maps8) + upsample2(self.to8(grid)))
+        from16 = upsample2(self.to8(on_grid(image, height, width)))
+        upscaled8 = F.gelu(features["skip8"] + self.map_to_skip8(maps8) + from16)
         upscaled8 = upscaled8 + self.mix8(upscaled8)
         upscaled4 = F.gelu(features["skip4"] + upsample2(self.to4(upscaled8)))
         logits = self._read_masks(tokens, upscaled4)
         return logits, self._predict_quality(tokens, upscaled8, logits)
+
+    def _drawn_on_image(self, embedding: Tensor, maps16: Tensor) -> Tensor:
+        """Embedding and maps (B, M, H/16, W/16) -> (B, P, C); the maps' few channels change places, not the many."""
+        first, activation, second = self.map_to_image
+        drawn = activation(F.linear(by_place(maps16), *matrix_of(first)))
+        weight, bias = matrix_of(second)
+        image: Tensor = (by_place(embedding) + bias) + drawn @ weight.t()
+        return image
 
     def _two_way(
         self, tokens: Tensor, image: Tensor, token_bias: Tensor, grid: tuple[int, int]
@@ -281,11 +285,11 @@ class NanoDecoder(nn.Module):
         height, width = grid
         xs = grid_centres(width, 16, image).reshape(1, -1).expand(height, width).reshape(-1)
         ys = grid_centres(height, 16, image).reshape(-1, 1).expand(height, width).reshape(-1)
-        image_pe = self.prompt_tokens.positions(xs, ys, height * 16, width * 16).unsqueeze(0)
+        where = self.prompt_tokens.positions(xs, ys, height * 16, width * 16)  # (P, C)
         for layer in self.layers:
-            tokens, image = layer(tokens, image, image_pe, token_bias, grid)
+            tokens, image = layer(tokens, image, where, token_bias, grid)
         keys = self.final_norm_image(image)
-        tokens = tokens + self.final_attn(self.final_norm_tokens(tokens), keys + image_pe, keys)
+        tokens = tokens + self.final_attn.few_ask_many(self.final_norm_tokens(tokens), keys, where)
         return self.norm_tokens(tokens), image
 
     def _read_masks(self, tokens: Tensor, upscaled4: Tensor) -> Tensor:
