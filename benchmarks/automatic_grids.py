@@ -112,7 +112,8 @@ class GridsTask:
 
         Clicks, masks, masks of the full grid found again, and objects found at IoU 0.5 and 0.75, one to one.
         """
-        segmenter = Segmenter(Remembered(segmenter_of(subject).backend))
+        own = Segmenter(Remembered(segmenter_of(subject).backend))
+        segmenter = own.in_frame(self.settings.frame_side)
         embedding = segmenter.embed(read_image(item.image))
         plain = dataclasses.replace(self.settings, adaptive=False)
         full = Generator(segmenter, plain).run(embedding)

@@ -199,7 +199,8 @@ class QualityTask:
 
     def measure(self, subject: Subject, item: Sample) -> dict[str, Any]:
         """`list_counts` by the list's name."""
-        segmenter, settings = segmenter_of(subject), self.settings
+        settings = self.settings
+        segmenter = segmenter_of(subject).in_frame(settings.frame_side)
         picture = read_image(item.image)
         answers = all_answers(segmenter, segmenter.embed(picture), settings)
         if settings.adaptive or settings.crop_n_layers or settings.min_mask_region_area:

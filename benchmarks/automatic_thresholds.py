@@ -89,7 +89,7 @@ class ThresholdsTask:
         The masks kept; objects they find at IoU 0.5 and 0.75, one to one; masks of an object, and the objects these
         are of, see `matched`.
         """
-        segmenter = segmenter_of(subject)
+        segmenter = segmenter_of(subject).in_frame(self.settings.frame_side)
         answers = all_answers(segmenter, segmenter.embed(read_image(item.image)), self.settings)
         overlaps = object_overlaps(answers.masks, item.annotations)
         counts: dict[bytes, list[int]] = {}  # many pairs keep the same masks

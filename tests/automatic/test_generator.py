@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -331,3 +332,26 @@ def test_a_flat_or_tiny_image() -> None:
             image, Segmenter(FakeBackend()), points_per_side=2, pred_iou_thresh=0, crop_n_layers=1
         )
         assert found.image_size == size
+
+
+@pytest.mark.parametrize("crop_n_layers", [0, 1])
+def test_clicks_are_asked_in_the_settings_frame(crop_n_layers: int) -> None:
+    """As by a segmenter that has it, in a stream too; a larger one than the model's own changes nothing."""
+    small = Segmenter(PlantedBackend()).in_frame(64)
+    values = AutomaticSettings(**LOOSE, crop_n_layers=crop_n_layers)
+    wanted = records(Generator(small, values).run(IMAGE).masks)
+    framed = Generator(Segmenter(PlantedBackend()), replace(values, frame_side=64))
+    assert records(framed.run(IMAGE).masks) == wanted
+    streamed = [found.run for found in framed.stream([IMAGE, IMAGE])]
+    assert [records(one.masks) for one in streamed if one is not None] == [wanted, wanted]
+    own = records(run(crop_n_layers=crop_n_layers))
+    assert own != wanted
+    assert records(run(crop_n_layers=crop_n_layers, frame_side=999)) == own
+
+
+def test_an_embedding_keeps_its_own_frame() -> None:
+    segmenter = Segmenter(PlantedBackend())
+    framed = Generator(segmenter, AutomaticSettings(**LOOSE, frame_side=64))
+    assert records(framed.run(segmenter.embed(IMAGE)).masks) == records(run())
+    small = segmenter.in_frame(64).embed(IMAGE)
+    assert records(framed.run(small).masks) == records(run(frame_side=64))

@@ -339,3 +339,22 @@ def test_load_takes_a_path_and_settings(nano_folder: Path, monkeypatch: pytest.M
         anymask.load(nano_folder, threads=-1)
     with pytest.raises(NotFoundError, match="known models"):
         anymask.load("vit_zz")
+
+
+def test_a_smaller_frame_is_another_segmenter_of_the_same_model() -> None:
+    fake, image = Segmenter(FakeBackend(long_side=128)), picture(96, 200)
+    small = fake.in_frame(64)
+    assert small.spec == dataclasses.replace(fake.spec, long_side=64)
+    assert small.embed(image).network_size == (32, 64)
+    assert small.segment(image, points=[(50, 40)])[0].array.shape == (96, 200)
+    for made_by, asked in ((fake, small), (small, fake)):
+        with pytest.raises(EmbeddingMismatchError, match="longest-side-"):
+            asked.segment(made_by.embed(image), points=[(50, 40)])
+
+
+def test_frames_that_cannot_be_smaller_stay() -> None:
+    fake = Segmenter(FakeBackend(long_side=128))
+    assert fake.in_frame(None) is fake
+    assert fake.in_frame(128) is fake
+    fake.backend.spec = dataclasses.replace(fake.spec, pad="square")
+    assert fake.in_frame(64) is fake

@@ -79,6 +79,7 @@ class _Begun:
         picture: the image, or its embedding.
         size: (height, width) of the image.
         place: the region in it.
+        segmenter: in the frame that its clicks are asked in.
         plan: its crops and their clicks.
         given_up: after an error no more of its crops are encoded.
     """
@@ -86,6 +87,7 @@ class _Begun:
     picture: Embedding | Image
     size: tuple[int, int]
     place: Region | None
+    segmenter: Segmenter
     plan: list[tuple[CropBox, Clicks]]
     given_up: bool = False
 
@@ -241,7 +243,15 @@ class Generator:
         picture = image if isinstance(image, Embedding) else read_image(image)
         size = _size_of(picture)
         place = None if region is None else Region(region, size)
-        return _Begun(picture, size, place, self._plan(size, place, _wanted(points, size)))
+        plan = self._plan(size, place, _wanted(points, size))
+        return _Begun(picture, size, place, self._in_frame(picture), plan)
+
+    def _in_frame(self, picture: Embedding | Image) -> Segmenter:
+        """The segmenter in the settings' frame, unless the picture is an embedding of its own."""
+        framed = self.segmenter.in_frame(self.settings.frame_side)
+        if isinstance(picture, Embedding) and picture.preprocessing != framed.spec.preprocessing:
+            return self.segmenter
+        return framed
 
     def _embeddings(self, begun: _Begun) -> Iterator[tuple[int, Embedding]]:
         """The numbers of the crops of an image and their embeddings, crops of one size a few at a time."""
@@ -249,18 +259,18 @@ class Generator:
         if isinstance(picture, Embedding):
             if self.settings.crop_n_layers:
                 raise InputError("crops need the picture, not its embedding; give the image itself")
-            self.segmenter.check(picture)
+            begun.segmenter.check(picture)
             yield 0, picture
             return
-        together = images_per_encode(self.segmenter)
-        sizes = [self.segmenter.frame((y1 - y0, x1 - x0)).network_size for (x0, y0, x1, y1), _ in begun.plan]
+        together = images_per_encode(begun.segmenter)
+        sizes = [begun.segmenter.frame((y1 - y0, x1 - x0)).network_size for (x0, y0, x1, y1), _ in begun.plan]
         start = 0
         for _, alike in itertools.groupby(sizes):
             end = start + len(list(alike))
             for first in range(start, end, together):
                 numbers = range(first, min(first + together, end))
                 crops = [_cut(picture, begun.plan[number][0]) for number in numbers]
-                yield from zip(numbers, embed_many(self.segmenter, crops), strict=True)
+                yield from zip(numbers, embed_many(begun.segmenter, crops), strict=True)
             start = end
 
     def _crop_run(
@@ -270,7 +280,7 @@ class Generator:
         box, clicks = begun.plan[number]
         crop = Crop(box, begun.size, embedding)
         run = CropRun(
-            self.segmenter, self.settings, crop, begun.place, self._keep_logits, self._waiting_bytes
+            begun.segmenter, self.settings, crop, begun.place, self._keep_logits, self._waiting_bytes
         )
         return run.masks(clicks, advance), run.decoded
 

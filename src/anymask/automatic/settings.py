@@ -12,7 +12,13 @@ from typing import Any, Final
 import numpy as np
 
 from anymask.errors import InputError, LimitError
-from anymask.limits import MAX_CROP_LAYERS, MAX_IMAGE_PIXELS, MAX_OBJECTS_PER_CALL, MAX_POINTS_PER_SIDE
+from anymask.limits import (
+    MAX_CROP_LAYERS,
+    MAX_IMAGE_PIXELS,
+    MAX_NETWORK_SIDE,
+    MAX_OBJECTS_PER_CALL,
+    MAX_POINTS_PER_SIDE,
+)
 from anymask.predict.segmenter import PROMPTS_PER_DECODE
 
 __all__ = ["EFFORTS", "MODEL_DEFAULTS", "AutomaticSettings", "PointGrid"]
@@ -35,12 +41,17 @@ EFFORTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         ),
         "normal": MappingProxyType({}),
         "thorough": MappingProxyType(
-            {"crop_n_layers": 1, "crop_n_points_downscale_factor": 2, "min_mask_region_area": 100}
+            {
+                "crop_n_layers": 1,
+                "crop_n_points_downscale_factor": 2,
+                "min_mask_region_area": 100,
+                "frame_side": None,
+            }
         ),
     }
 )
 """How much to look for: a quarter of the clicks, and those only where they may find something new; the published grid;
-and crops as well, with masks cleaned up."""
+and crops as well, in the model's own frame, with masks cleaned up."""
 
 MODEL_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -50,6 +61,7 @@ MODEL_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 "stability_score_thresh": 0.3,
                 "enough_clicks": 8,
                 "least_promise": 0.4,
+                "frame_side": 512,
             }
         )
     }
@@ -58,13 +70,14 @@ MODEL_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 
 No mask of the embedded model reaches the published thresholds: its scores are on another scale than SAM's. Its own were
 chosen on pictures held back from training (`benchmarks/automatic_quality.py --thresholds`); lower ones find more, and
-more that is nothing. Its adaptive grid gives up less easily, as its scores lie close together.
+more that is nothing. Its adaptive grid gives up less easily, as its scores lie close together. A thousand clicks are
+asked in a smaller frame than its own, which they were all chosen in.
 """
 
 
 @dataclass(frozen=True)
 class AutomaticSettings:
-    """The parameters of the published generator, with its names and defaults, and four more; checked at birth.
+    """The parameters of the published generator, with its names and defaults, and five more; checked at birth.
 
     Attributes:
         points_per_side: clicks in a row and in a column; None when ``point_grids`` says where to click.
@@ -87,6 +100,9 @@ class AutomaticSettings:
         enough_clicks: when adaptive, a place is explained when so many clicks found the same mask over it.
         least_promise: when adaptive, a place is hopeless when the best predicted IoU of the clicks around it is on
             average below this share of ``pred_iou_thresh``; 0 gives none up.
+        frame_side: the longer side of the network frame at most, in pixels, of a model whose frame is free
+            (`anymask.Segmenter.in_frame`): less is faster and coarser. None, and an image given as an embedding: as
+            the segmenter has it.
 
     Raises:
         InputError: a value of the wrong kind or out of range.
@@ -112,6 +128,7 @@ class AutomaticSettings:
     adaptive: bool = False
     enough_clicks: int = 5
     least_promise: float = 0.65
+    frame_side: int | None = None
 
     def __post_init__(self) -> None:
         for name in _SHARES:
@@ -123,6 +140,8 @@ class AutomaticSettings:
         self._whole("crop_n_points_downscale_factor", 1, MAX_POINTS_PER_SIDE)
         self._whole("min_mask_region_area", 0, MAX_IMAGE_PIXELS)
         self._whole("enough_clicks", 1, MAX_OBJECTS_PER_CALL)
+        if self.frame_side is not None:
+            self._whole("frame_side", 1, MAX_NETWORK_SIDE)
         if not isinstance(self.adaptive, bool):
             raise InputError(f"adaptive must be True or False, got {self.adaptive!r:.40}")
         if (self.points_per_side is None) == (self.point_grids is None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -39,15 +40,34 @@ class Segmenter:
     Safe to share between threads.
     """
 
-    def __init__(self, backend: Backend, cache: EmbeddingCache | None = None) -> None:
-        """With a ``cache``, an image embedded before, by whatever process, is not encoded again."""
+    def __init__(
+        self, backend: Backend, cache: EmbeddingCache | None = None, long_side: int | None = None
+    ) -> None:
+        """With a ``cache``, an image embedded before, by whatever process, is not encoded again.
+
+        ``long_side`` is for `in_frame`.
+        """
         self.backend = backend
         self.cache = cache
+        self._long_side = long_side
 
     @property
     def spec(self) -> ModelSpec:
         """Name, digest and frame of the model."""
-        return self.backend.spec
+        spec = self.backend.spec
+        return spec if self._long_side is None else replace(spec, long_side=self._long_side)
+
+    def in_frame(self, long_side: int | None) -> Segmenter:
+        """The same model on the same engine in a network frame whose longer side is at most ``long_side`` pixels.
+
+        A smaller frame takes less time, for the image and for each prompt, and gives coarser masks. A model whose frame
+        is fixed, one whose own is no larger, and None give this segmenter itself. Embeddings of one frame are not those
+        of another.
+        """
+        spec = self.spec
+        if long_side is None or spec.pad == "square" or long_side >= spec.long_side:
+            return self
+        return Segmenter(self.backend, self.cache, long_side)
 
     def __repr__(self) -> str:
         return f"Segmenter({self.spec.name!r}, digest {self.spec.digest[:12]}, {engine_of(self.backend)})"

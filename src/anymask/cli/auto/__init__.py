@@ -109,6 +109,14 @@ def auto(
             rich_help_panel=_GRID,
         ),
     ] = None,
+    frame_side: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            help="The model sees photos at most so large; less is faster.",
+            rich_help_panel=_GRID,
+        ),
+    ] = None,
     crop_n_layers: Annotated[
         int | None, typer.Option(metavar="N", help="Layers of crops for small things.", rich_help_panel=_GRID)
     ] = None,
@@ -188,6 +196,7 @@ def auto(
         "adaptive": adaptive,
         "enough_clicks": enough_clicks,
         "least_promise": least_promise,
+        "frame_side": frame_side,
     }
     console.set_verbosity(verbose=verbose, quiet=quiet)
     request = Request(
