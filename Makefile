@@ -11,7 +11,7 @@ DEV := .venv-dev/bin
 PIP := -m pip --disable-pip-version-check --quiet
 SOURCES := $(shell find src/anymask -name '*.py' -o -path '*/assets/*' -type f)
 PHOTO := examples/photo.jpg
-CLICK := 290,140
+CLICK := 300,140
 
 BENCHES := cold_start.py nano_speed.py automatic_speed.py+$(PHOTO) contact_sheet.py+--out+demo/clicks.png verdicts.py \
 	decoder.py encoder.py families.py automatic.py eval_memory.py auto_kill.py

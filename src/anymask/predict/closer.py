@@ -105,7 +105,8 @@ class CloserLook:
         self.segmenter = segmenter
         self.factor = float(factor)
         self.largest_share = float(largest_share)
-        self._windows = Segmenter(segmenter.backend)  # windows are not worth a place in the cache on disk
+        # Windows are not worth a place in the cache on disk.
+        self._windows = Segmenter(segmenter.backend).in_frame(segmenter.spec.long_side)
 
     @property
     def backend(self) -> Backend:
