@@ -18,7 +18,6 @@ import datetime
 import json
 import os
 import platform
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,9 +37,9 @@ from anymask.evaluation.plan import Plan
 from anymask.evaluation.runner import SetResult, measure_set
 from anymask.evaluation.subjects import Subject, open_subject
 from anymask.evaluation.summary import Metric, compare_results, metric_values, metrics
+from anymask.model.families import load_network
 from anymask.model.nano.encoder import count_parameters
-from anymask.model.nano.network import Nano, NanoConfig
-from anymask.model.weights import load_strict, read_weights
+from anymask.model.nano.network import Nano
 from anymask.predict.segmenter import Segmenter
 from anymask.runtime.torch_backend import TorchBackend
 from anymask.training.checkpoint import load_average
@@ -50,7 +49,6 @@ from anymask.training.ship import model_config
 HOLD_BACK = 25
 CLICKS = 5
 FIGURES = ("box", "point", "point_oracle", "clicks_3", "clicks_5")
-_STAGE_BLOCK = re.compile(r"image_encoder\.stage(\d+)\.([1-9]\d*)\.")
 
 
 class HeldBack:
@@ -108,10 +106,9 @@ def open_run(spec: str, long_side: int | None = None) -> Subject:
         model = Nano(config)
         load_average(path / "last.safetensors", model)
     elif path.suffix == ".safetensors" and path.is_file():
-        tensors, _ = read_weights(path)
-        config = _config_of(tensors, spec)
-        model = Nano(config)
-        load_strict(model, tensors, origin=spec)
+        model, config = load_network(path)
+        if not isinstance(model, Nano):
+            raise WeightsError(f"{spec} holds no nano")
     else:
         return open_subject(spec)
     if long_side is not None:
@@ -120,19 +117,6 @@ def open_run(spec: str, long_side: int | None = None) -> Subject:
     return Subject(
         spec, path.stem, backend.spec.digest, Segmenter(backend), parameters=count_parameters(model)
     )
-
-
-def _config_of(tensors: dict[str, torch.Tensor], spec: str) -> NanoConfig:
-    """nano at its usual widths, with as many blocks in the encoder's stages as the weights have."""
-    found: dict[int, int] = {}
-    for name in tensors:
-        if match := _STAGE_BLOCK.match(name):
-            found[int(match[1])] = max(found.get(int(match[1]), 0), int(match[2]))
-    if not found:
-        raise WeightsError(f"{spec} holds no nano: no tensor of it belongs to an encoder's stage")
-    blocks = tuple(found.get(stride, 0) for stride in (4, 8, 16, 32))
-    standard = NanoConfig(long_side=448)
-    return replace(standard, encoder=replace(standard.encoder, blocks=blocks))
 
 
 def measure(subjects: Sequence[Subject], data: Dataset, plan: Plan, results: Path) -> list[Row]:

@@ -20,8 +20,9 @@ from anymask.errors import DatasetError, WeightsError
 from anymask.evaluation.plan import Plan
 from anymask.evaluation.subjects import Subject
 from anymask.masks.boxes import mask_to_box
+from anymask.model.families import build_network, save_network
 from anymask.model.nano.network import Nano
-from anymask.model.weights import save_weights
+from anymask.model.variants import TINY_TEST
 from anymask.runtime.torch_backend import TorchBackend
 from anymask.training.checkpoint import load_average
 from anymask.training.loop import TrainConfig, train
@@ -146,14 +147,12 @@ def test_a_run_is_measured_by_its_averaged_weights(
     assert rows[0].masks == 2
 
 
-def test_weights_open_with_the_depth_they_have(ablation: ModuleType, tmp_path: Path) -> None:
+def test_weights_open_with_the_sizes_they_say(ablation: ModuleType, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    sizes = ablation.NanoConfig(long_side=448)
-    deeper = ablation.replace(sizes, encoder=ablation.replace(sizes.encoder, blocks=(1, 2, 5, 3)))
-    model = Nano(deeper)
-    save_weights(model, tmp_path / "deeper.safetensors")
-    subject = ablation.open_run(str(tmp_path / "deeper.safetensors"))
+    model = Nano(SMALL_NANO)
+    save_network(model, SMALL_NANO, tmp_path / "small.safetensors")
+    subject = ablation.open_run(str(tmp_path / "small.safetensors"))
     assert subject.digest == TorchBackend(model).spec.digest
-    save_weights({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    save_network(build_network(TINY_TEST), TINY_TEST, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="holds no nano"):
         ablation.open_run(str(tmp_path / "other.safetensors"))

@@ -27,9 +27,7 @@ from .prompt_maps import (
     prompt_maps,
     split_prompts,
 )
-
-NUM_MASKS = 4
-"""Token 0 answers unambiguous prompts, tokens 1 to 3 are the nested answers to an ambiguous one."""
+from .quality import NUM_MASKS, quality_clues, quality_head
 
 AFFINITY_MAPS = 3
 """Similarity to foreground clicks, to background clicks, to the box."""
@@ -40,7 +38,7 @@ _HIDDEN = -1e4
 
 @dataclass(frozen=True)
 class NanoDecoderConfig:
-    """Sizes of the decoder."""
+    """Sizes of the decoder; ``quality_version`` says which of `quality`'s heads it has."""
 
     depth: int = 2
     heads: int = 4
@@ -48,6 +46,7 @@ class NanoDecoderConfig:
     map_hidden: int = 32
     affinity_channels: int = 32
     local_kernel: int = 5
+    quality_version: int = 1
 
 
 def by_place(grid: Tensor) -> Tensor:
@@ -233,7 +232,8 @@ class NanoDecoder(nn.Module):
             nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, c4 + 1)) for _ in range(NUM_MASKS)
         )
         self.affinity = Affinity(c8, config.affinity_channels)
-        self.quality = nn.Sequential(nn.Linear(dim + c8 + 3, dim), nn.GELU(), nn.Linear(dim, 1))
+        self.quality_version = config.quality_version
+        self.quality = quality_head(dim, c8, config.quality_version)
 
     def forward(
         self,
@@ -255,6 +255,18 @@ class NanoDecoder(nn.Module):
         Returns:
             low-resolution logits (B, 4, H/4, W/4) and predicted IoU (B, 4) in 0..1.
         """
+        logits, clues = self.answers(features, points, labels, mask_input, has_mask)
+        return logits, torch.sigmoid(self.quality(clues).squeeze(-1))
+
+    def answers(
+        self,
+        features: dict[str, Tensor],
+        points: Tensor,
+        labels: Tensor,
+        mask_input: Tensor,
+        has_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` without its last step: logits, and what the quality head is told of them (`quality_clues`)."""
         embedding = features["embedding"]
         height, width = embedding.shape[-2], embedding.shape[-1]
         drawn = prompt_maps(points, labels, mask_input, has_mask, height * 2, width * 2, 8)
@@ -269,7 +281,7 @@ class NanoDecoder(nn.Module):
         upscaled8 = upscaled8 + self.mix8(upscaled8)
         upscaled4 = F.gelu(features["skip4"] + upsample2(self.to4(upscaled8)))
         logits = self._read_masks(tokens, upscaled4)
-        return logits, self._predict_quality(tokens, upscaled8, logits)
+        return logits, quality_clues(tokens[:, :NUM_MASKS], upscaled8, logits, self.quality_version)
 
     def _drawn_on_image(self, embedding: Tensor, maps16: Tensor) -> Tensor:
         """Embedding and maps (B, M, H/16, W/16) -> (B, P, C); the maps' few channels change places, not the many."""
@@ -300,13 +312,3 @@ class NanoDecoder(nn.Module):
         batch, _, height, width = upscaled4.shape
         logits = weights @ upscaled4.flatten(2) + bias
         return logits.reshape(batch, NUM_MASKS, height, width)
-
-    def _predict_quality(self, tokens: Tensor, upscaled8: Tensor, logits: Tensor) -> Tensor:
-        """Quality from the mask's token, the features under the mask, and how large and how sure it is."""
-        probability = torch.sigmoid(F.avg_pool2d(logits.detach(), 2)).flatten(2)  # (B, 4, P8)
-        area = probability.mean(-1, keepdim=True)
-        under = probability @ upscaled8.flatten(2).transpose(1, 2) / (probability.sum(-1, keepdim=True) + 1.0)
-        doubt = (probability * (1.0 - probability)).mean(-1, keepdim=True) / (area + 1e-3)
-        sure = (probability * probability).mean(-1, keepdim=True) / (area + 1e-3)
-        clue = torch.cat([tokens[:, :NUM_MASKS], under, torch.log(area + 1e-3), doubt, sure], dim=-1)
-        return torch.sigmoid(self.quality(clue).squeeze(-1))

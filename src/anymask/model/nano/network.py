@@ -18,6 +18,7 @@ from anymask.model.variants import Ranking, sizes_from
 
 from .decoder import NanoDecoder, NanoDecoderConfig
 from .encoder import NanoEncoder, NanoEncoderConfig
+from .quality import VERSIONS
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -52,6 +53,7 @@ class NanoConfig:
             "the last of channels must be a multiple of heads": self.encoder.channels[-1] % self.encoder.heads
             == 0,
             "embedding_channels must be a multiple of twice the decoder's heads": dim % (2 * heads) == 0,
+            "the quality head's version must be one of 1 and 2": self.decoder.quality_version in VERSIONS,
             "kernels must be odd": self.encoder.kernel % 2 == self.decoder.local_kernel % 2 == 1,
         }
         if broken := [rule for rule, kept in rules.items() if not kept]:
