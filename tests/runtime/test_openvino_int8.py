@@ -15,13 +15,16 @@ from anymask.image import read_image
 from anymask.model.export.network import export_network
 from anymask.model.sam.network import Sam
 from anymask.model.variants import TINY_TEST
-from anymask.runtime import agreement
+from anymask.runtime import agreement, choice, openvino_export, openvino_int8
 from anymask.runtime.agreement import trial_pixels
+from anymask.runtime.choice import open_folder
 from anymask.runtime.engine import engine_of
+from anymask.runtime.manifest import read_manifest
 from anymask.runtime.onnx_backend import OnnxBackend
 from anymask.runtime.openvino_backend import OpenVinoBackend, open_core
 from anymask.runtime.openvino_export import convert_to_openvino
 from anymask.runtime.openvino_int8 import quantise_products
+from anymask.settings import Settings
 
 openvino = pytest.importorskip("openvino", reason="the openvino extra is not installed")
 
@@ -88,6 +91,28 @@ def test_channels_that_outgrow_the_others_do_not_take_the_bits(random_sam: Sam, 
     source = exported(with_outliers(random_sam, 2, 100.0), tmp_path / "onnx")
     convert_to_openvino(source, tmp_path / "int8", "int8", threads=1)
     assert error_of(tmp_path / "int8", source) < 0.03
+
+
+def test_weights_of_seven_bits_where_sums_would_overflow(
+    random_sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = exported(random_sam, tmp_path / "onnx")
+    for bits in (7, 8):
+        for module in (openvino_int8, openvino_export):
+            monkeypatch.setattr(module, "int8_weight_bits", lambda bits=bits: bits)
+        convert_to_openvino(source, tmp_path / str(bits), "int8", threads=1)
+        model = open_core().read_model(tmp_path / str(bits) / "encoder.xml")
+        kept = [node.data for node in model.get_ops() if node.get_type_name() == "Constant"]
+        whole = [data for data in kept if data.dtype == np.int8 and data.ndim == 2]
+        assert max(int(np.abs(data.astype(int)).max()) for data in whole) == 2 ** (bits - 1) - 1
+        assert read_manifest(tmp_path / str(bits)).weight_bits == bits
+    assert error_of(tmp_path / "7", source) < 0.03
+
+    monkeypatch.setattr(choice, "int8_weight_bits", lambda: 7)
+    for bits, warnings in ((7, 0), (8, 1)):
+        caplog.clear()
+        open_folder(tmp_path / str(bits), Settings(precision="int8", threads=1, cache_dir=tmp_path / "cache"))
+        assert sum("another processor" in record.message for record in caplog.records) == warnings
 
 
 def test_scales_come_from_the_pictures_given(random_sam: Sam, tmp_path: Path) -> None:

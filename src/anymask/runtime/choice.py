@@ -23,7 +23,7 @@ from anymask.atomic import write_atomically
 from anymask.errors import AnymaskError, ModelError, OutputError
 from anymask.runtime.agreement import Agreement, agreement, ask
 from anymask.runtime.backend import Backend
-from anymask.runtime.machine import engine_versions, installed, processor
+from anymask.runtime.machine import engine_versions, installed, int8_weight_bits, processor
 from anymask.runtime.manifest import OPENVINO_FORMAT, Manifest, read_manifest
 from anymask.settings import Settings
 
@@ -50,6 +50,12 @@ def open_folder(folder: Traversable, settings: Settings, engine: str = "auto") -
     Raises `ModelError` when the precision asked for cannot be had.
     """
     manifest = read_manifest(folder)
+    if manifest.precision == "int8" and manifest.weight_bits > int8_weight_bits():
+        _log.warning(
+            "anymask: %s was made int8 for another processor; sums overflow on this one and masks are less exact; "
+            "export it here",
+            manifest.spec.name,
+        )
     if engine == "auto":
         engine = _only_one(manifest, settings) or choose(folder, manifest, settings).engine
     return _opener(folder, settings)[engine]()

@@ -10,6 +10,7 @@ from anymask.errors import ModelError, ParityError
 from anymask.model.export.int8 import quantise_encoder
 from anymask.model.folders import file_facts, staged, write_manifest
 from anymask.runtime.agreement import Agreement, agreement, ask
+from anymask.runtime.machine import int8_weight_bits
 from anymask.runtime.manifest import FORMAT, GRAPHS, IMAGE_GRAPH, WEIGHTS, read_manifest
 from anymask.runtime.onnx_backend import OnnxBackend
 
@@ -26,13 +27,14 @@ def convert_to_int8(source: Path, folder: Path, threads: int = 0) -> Agreement:
     reference = ask(OnnxBackend(source, threads))  # which also verifies the files
     encoder, decoder = GRAPHS
     with staged(folder) as stage:
-        quantise_encoder(source / encoder, stage / encoder)
+        quantise_encoder(source / encoder, stage / encoder, int8_weight_bits())
         for name in (decoder, WEIGHTS[1], IMAGE_GRAPH):
             if name in manifest.files:
                 shutil.copyfile(source / name, stage / name)
         facts = {key: value for key, value in manifest.facts.items() if key != "sha256"} | {
             "files": file_facts(stage),
             "precision": "int8",
+            "weight_bits": int8_weight_bits(),
             "network_sha256": manifest.network_sha256 or manifest.spec.digest,
         }
         write_manifest(stage, facts)

@@ -24,6 +24,21 @@ def processor() -> str:
     return f"{platform.machine()} {platform.processor()} {' '.join(told)}".strip()
 
 
+_DOT_PRODUCTS: Final = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"}
+
+
+@cache
+def int8_weight_bits() -> int:
+    """How many bits of an int8 weight this processor's products can use: 8, or 7 where their sums would overflow.
+
+    x86 without dot products of 8 bits adds pairs of them in 16 bits (``vpmaddubsw``), where two of full range do not
+    fit and are cut off. Where the flags of an x86 cannot be read, 7 is sure.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return 8
+    return 8 if _DOT_PRODUCTS & set(processor().split()) else 7
+
+
 def cores() -> int:
     """Logical processors that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -59,6 +59,7 @@ _OPTIONAL: Final = {
     "mask_prompts",
     "parts",
     "screens",
+    "weight_bits",
     "storage",
 }
 # What each format's folder must hold, and what it may hold.
@@ -88,6 +89,8 @@ class Manifest:
     """What the image's graph gives and the decoder takes in place of features; empty when there is no such graph."""
     screens: bool = False
     """Whether the decoder can leave out masks that promise too little, and padding."""
+    weight_bits: int = 8
+    """How many bits the weights of ``int8`` use; with 7 every processor's sums are exact."""
 
 
 def read_manifest(folder: Traversable) -> Manifest:
@@ -178,12 +181,24 @@ def _parse(data: Any) -> Manifest:
         ranking=_one_of(data, "ranking", ("predicted_iou", "stability")),  # type: ignore[arg-type]
     )
     precision = _one_of(data, "precision", PRECISIONS)
+    weight_bits = _whole(data.get("weight_bits", 8), 8)
     network = None if data.get("network_sha256") is None else _sha256(data["network_sha256"])
-    spec = replace(spec, digest=_digest(data, files, features, precision, network))
+    computed = precision if weight_bits == 8 else f"{precision}, weights of {weight_bits} bits"
+    spec = replace(spec, digest=_digest(data, files, features, computed, network))
     takes_masks, screens = _is_true(data, "mask_prompts", True), _is_true(data, "screens", False)
     parts = _parts(data, files)
     return Manifest(
-        spec, features, files, data, data["format"], precision, network, takes_masks, parts, screens
+        spec,
+        features,
+        files,
+        data,
+        data["format"],
+        precision,
+        network,
+        takes_masks,
+        parts,
+        screens,
+        weight_bits,
     )
 
 

@@ -13,6 +13,7 @@ from anymask.frame import Frame
 from anymask.model.folders import file_facts, staged, write_manifest
 from anymask.runtime.agreement import Agreement, agreement, ask, trial_pixels
 from anymask.runtime.backend import FloatArray, ModelSpec
+from anymask.runtime.machine import int8_weight_bits
 from anymask.runtime.manifest import (
     FORMAT,
     GRAPHS,
@@ -73,6 +74,8 @@ def convert_to_openvino(
             "precision": precision,
             "network_sha256": _network(manifest.network_sha256 or manifest.spec.digest, precision, files),
         }
+        if precision == "int8":
+            facts["weight_bits"] = int8_weight_bits()
         write_manifest(stage, facts)
         seen = agreement(ask(OnnxBackend(source, threads)), ask(OpenVinoBackend(stage, threads, precision)))
         if faults := seen.faults(precision):

@@ -1,6 +1,7 @@
 """The products of an encoder with its weights in int8, for OpenVINO; everything else stays in floating point.
 
-Weights become signed 8-bit numbers with a scale for each output channel. What they are multiplied with is rounded to 8
+Weights become signed 8-bit numbers with a scale for each output channel; they use 7 of the bits where the processor's
+sums would overflow otherwise (see `int8_weight_bits`). What they are multiplied with is rounded to 8
 bits as well, with scales that are fixed beforehand: pictures are run through the encoder in float32, and the largest
 value of each channel is kept. Transformers have a few channels with values far beyond all others, which would take the
 8 bits for themselves. So each channel is divided by the root of its largest value over that of its weights, and these
@@ -17,6 +18,7 @@ import numpy as np
 
 from anymask.errors import ModelError
 from anymask.runtime.backend import FloatArray
+from anymask.runtime.machine import int8_weight_bits
 
 MARGIN: Final = 1.2
 """Other pictures may have values so many times larger than those that were looked at before they are cut off."""
@@ -129,8 +131,9 @@ def _quantise(product: _Product, largest: FloatArray) -> None:
     )
     node.input(0).replace_source_output(rows.output(0))
 
+    reach_of_weights = 2 ** (int8_weight_bits() - 1) - 1
     smoothed = weights * divisors[:, None]
-    scales = np.abs(smoothed).max(axis=0, keepdims=True) / 127
+    scales = np.abs(smoothed).max(axis=0, keepdims=True) / reach_of_weights
     scales[scales == 0] = 1
     whole = np.rint(smoothed / scales).astype(np.int8)
     if product.transposed:

@@ -20,7 +20,7 @@ from typing import Final
 
 from anymask.atomic import write_atomically
 from anymask.errors import AnymaskError, OutputError, WeightsError
-from anymask.runtime.machine import installed
+from anymask.runtime.machine import installed, int8_weight_bits
 from anymask.runtime.manifest import MANIFEST
 from anymask.settings import Settings
 
@@ -109,6 +109,8 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
 def _quantised(folder: Path, settings: Settings, engine: str) -> Path:
     openvino = engine == "openvino" or (engine == "auto" and installed("openvino"))
     target = folder.with_name(f"{folder.name}-int8" + ("-openvino" if openvino else ""))
+    if int8_weight_bits() < 8:
+        target = target.with_name(f"{target.name}-{int8_weight_bits()}bit")
     if (target / MANIFEST).is_file():
         return target
     _log.warning("anymask: quantising the encoder in %s, once", target)
